@@ -73,11 +73,11 @@ class Op:
         return self.attrs.get(name, default)
 
     def with_attrs(self, **changes: Attr) -> Op:
-        """This operator with some attributes set."""
+        """The operator with some attributes set."""
         return replace(self, attrs=Attrs({**self.attrs, **changes}))
 
     def renamed(self, names: Mapping[str, str]) -> Op:
-        """This operator reading other values; names that are not in `names` stay."""
+        """The operator reading other values; names that are not in `names` stay."""
         inputs = tuple(names.get(name, name) for name in self.inputs)
         if inputs == self.inputs:
             return self

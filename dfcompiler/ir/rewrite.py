@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -135,23 +136,23 @@ class StateRewriter:
             return None
         return self.program.data.get(container.name)
 
-    def scalar(self, name: str) -> float | int | bool | None:
+    def scalar(self, name: str) -> Any:
         """The number that `name` holds in all its elements: a constant or a small weight."""
         op = self.producer(name)
         if op is not None and op.kind in ("expand", "reshape", "cast"):
             inner = self.scalar(op.inputs[0])
             if inner is None or op.kind != "cast":
                 return inner
-            return op.type.dtype.numpy.type(inner).item()  # type: ignore[no-any-return]
+            return op.type.dtype.numpy.type(inner).item()
         if op is not None and op.kind == "constant":
-            value = op.attrs["value"]
+            value = op.attr("value")
             return value if isinstance(value, int | float) else None
         data = self.weight(name)
         if data is None or data.size == 0 or data.size > 4096:
             return None
         first = data.reshape(-1)[0]
         same = bool(np.all(data == first)) or bool(np.all(np.isnan(data)))
-        return first.item() if same else None  # type: ignore[no-any-return]
+        return first.item() if same else None
 
     def is_replaced(self, op: Op) -> bool:
         """Whether this rewriter already replaced or forwarded the operator."""
@@ -284,10 +285,10 @@ def substitute_symbols(ops: Iterable[Op], values: Mapping[str, object]) -> tuple
     def attr(value: Attr) -> Attr:
         if isinstance(value, tuple):
             return tuple(map(attr, value))
-        return substitute(value, values) if hasattr(value, "free_symbols") else value  # type: ignore[arg-type, union-attr]
+        return substitute(value, values) if hasattr(value, "free_symbols") else value
 
     def one(op: Op) -> Op:
-        shape = tuple(substitute(dim, values) for dim in op.type.shape)  # type: ignore[arg-type]
+        shape = tuple(substitute(dim, values) for dim in op.type.shape)
         return replace(
             op,
             type=replace(op.type, shape=shape),

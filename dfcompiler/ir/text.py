@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import NoReturn, TypeVar
 
 import sympy
 
@@ -237,6 +237,9 @@ def _unquote(name: str) -> str:
     return sigil + (json.loads(rest) if rest.startswith('"') else rest)
 
 
+Result = TypeVar("Result")
+
+
 class _Parser:
     """Reads one line at a time; every construct starts on its own line."""
 
@@ -320,7 +323,7 @@ class _Parser:
             self.fail(form)
         return match
 
-    def checked(self, function, text):  # type: ignore[no-untyped-def]
+    def checked(self, function: Callable[[str], Result], text: str) -> Result:
         """`function(text)`, its ValueError turned into an error at the last line."""
         try:
             return function(text)

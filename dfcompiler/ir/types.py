@@ -7,6 +7,7 @@ from enum import Enum
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dfcompiler.ir.dims import Dim, Shape, ceil_div, product, same_shape, show_dim
 
@@ -47,13 +48,13 @@ class DType(Enum):
         return not self.is_float and self is not DType.BOOL
 
     @staticmethod
-    def of(dtype: object) -> DType:
+    def of(dtype: DTypeLike) -> DType:
         """The element type of a numpy dtype.
 
         Raises:
             ValueError: if no element type has these values.
         """
-        found = _FROM_NUMPY.get(np.dtype(dtype))  # type: ignore[call-overload]
+        found = _FROM_NUMPY.get(np.dtype(dtype))
         if found is None:
             raise ValueError(f"dtype {dtype} has no element type in the IR")
         return found

@@ -70,7 +70,8 @@ def _attention_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str,
     q, k, v = inputs[:3]
     group = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scores = np.matmul(q, np.swapaxes(k, -1, -2)) * q.dtype.type(op.attrs["scale"])  # type: ignore[arg-type]
+    scale = q.dtype.type(op.attr("scale"))
+    scores = np.matmul(q, np.swapaxes(k, -1, -2)) * scale
     if len(inputs) == 4:
         mask = inputs[3]
         if mask.dtype == np.bool_:
@@ -108,8 +109,8 @@ ROWS = (
         _attention_reference,
         attrs=("scale",),
         optional={"causal": False},
-        doc="softmax(q·kᵀ·scale + mask)·v; q [B, H, S, D], k and v [B, H/g, T, D]; mask additive or "
-        "bool (true: visible), broadcast to [B, H, S, T]; causal aligns the last query with the "
+        doc="softmax(q·kᵀ·scale + mask)·v; q [B, H, S, D], k and v [B, H/g, T, D]; mask additive "
+        "or bool (true: visible), broadcast to [B, H, S, T]; causal aligns the last query with the "
         "last key; a row with nothing visible gives zeros",
     ),
 )

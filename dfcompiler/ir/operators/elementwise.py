@@ -56,7 +56,7 @@ def _where(op: Op, types: Types) -> TensorType:
 
 
 def _cast(op: Op, types: Types) -> TensorType:
-    return TensorType(op.attrs["to"], types[0].shape)  # type: ignore[arg-type]
+    return TensorType(op.attr("to"), types[0].shape)
 
 
 def _dequantize(op: Op, types: Types) -> TensorType:
@@ -83,10 +83,10 @@ def _numpy(function: Callable[..., Array]) -> Callable[..., Array]:
 
 def _divide(a: Array, b: Array) -> Array:
     """Division; of integers, rounded toward zero as in ONNX."""
-    if np.issubdtype(a.dtype, np.floating):
-        return a / b
+    if not np.issubdtype(a.dtype, np.integer):
+        return np.asarray(a / b)
     quotient = np.abs(a) // np.abs(b)
-    return (quotient * np.sign(a) * np.sign(b)).astype(a.dtype)
+    return np.asarray((quotient * np.sign(a) * np.sign(b)).astype(a.dtype))
 
 
 def _gelu_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
@@ -98,24 +98,23 @@ def _gelu_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]
 
 
 def _cast_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    return inputs[0].astype(op.attrs["to"].numpy)  # type: ignore[union-attr]
+    return np.asarray(inputs[0].astype(op.attr("to").numpy))
 
 
 def _dequantize_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     codes, scale = inputs[0].astype(inputs[1].dtype), inputs[1]
     if len(inputs) == 3:
         codes = codes - inputs[2].astype(scale.dtype)
-    return codes * scale
+    return np.asarray(codes * scale)
 
 
 def _rotary_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     x, cos, sin = inputs
     half = x.shape[-1] // 2
     result = np.empty_like(x)
-    if op.attr("interleaved", False):
-        first, second = np.s_[..., 0::2], np.s_[..., 1::2]
-    else:
-        first, second = np.s_[..., :half], np.s_[..., half:]
+    interleaved = op.attr("interleaved", False)
+    first = (..., slice(0, None, 2) if interleaved else slice(0, half))
+    second = (..., slice(1, None, 2) if interleaved else slice(half, None))
     result[first] = x[first] * cos - x[second] * sin
     result[second] = x[second] * cos + x[first] * sin
     return result

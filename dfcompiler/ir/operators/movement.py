@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from dfcompiler.ir.dims import Dim, equal, evaluate, product, same_shape, show_dim
 from dfcompiler.ir.operators.spec import (
     Array,
+    InferRule,
     OpClass,
     OpSpec,
+    Reference,
     Types,
     broadcast_shapes,
     no_flops,
@@ -47,27 +50,27 @@ def _expand(op: Op, types: Types) -> TensorType:
 
 
 def _transpose(op: Op, types: Types) -> TensorType:
-    (x,), perm = types, op.attrs["perm"]
-    if sorted(perm) != list(range(x.rank)):  # type: ignore[arg-type, type-var]
+    (x,), perm = types, op.attr("perm")
+    if sorted(perm) != list(range(x.rank)):
         raise ValueError(f"perm {perm} is no permutation of {x.rank} axes")
-    return TensorType(x.dtype, tuple(x.shape[axis] for axis in perm))  # type: ignore[union-attr, index, misc]
+    return TensorType(x.dtype, tuple(x.shape[axis] for axis in perm))
 
 
 def _slice(op: Op, types: Types) -> TensorType:
     x = types[0]
-    starts, steps = op.attrs["starts"], op.attr("steps", (1,) * x.rank)
-    if not len(starts) == len(steps) == op.type.rank == x.rank:  # type: ignore[arg-type]
+    starts, steps = op.attr("starts"), op.attr("steps", (1,) * x.rank)
+    if not len(starts) == len(steps) == op.type.rank == x.rank:
         raise ValueError(f"starts, steps and result must have the rank of {x}")
-    for start, step, size, extent in zip(starts, steps, op.type.shape, x.shape, strict=True):  # type: ignore[arg-type]
+    for start, step, size, extent in zip(starts, steps, op.type.shape, x.shape, strict=True):
         known = all(isinstance(v, int) for v in (start, step, size, extent))
-        if known and not (0 <= start < extent and 0 <= start + (size - 1) * step < extent):  # type: ignore[operator]
+        if known and not (0 <= start < extent and 0 <= start + (size - 1) * step < extent):
             raise ValueError(f"{size} elements from {start} by {step} do not lie in 0..{extent}")
     return TensorType(x.dtype, op.type.shape)
 
 
 def _concat(op: Op, types: Types) -> TensorType:
     first = types[0]
-    axis = normalize_axis(int(op.attrs["axis"]), first.rank)  # type: ignore[call-overload]
+    axis = normalize_axis(int(op.attr("axis")), first.rank)
     total: Dim = 0
     for t in types:
         rest = (*t.shape[:axis], *t.shape[axis + 1 :])
@@ -78,10 +81,10 @@ def _concat(op: Op, types: Types) -> TensorType:
 
 
 def _pad(op: Op, types: Types) -> TensorType:
-    (x,), before, after = types, op.attrs["before"], op.attrs["after"]
-    if not len(before) == len(after) == x.rank:  # type: ignore[arg-type]
+    (x,), before, after = types, op.attr("before"), op.attr("after")
+    if not len(before) == len(after) == x.rank:
         raise ValueError(f"before and after must have {x.rank} entries")
-    shape = tuple(b + d + a for b, d, a in zip(before, x.shape, after, strict=True))  # type: ignore[arg-type, operator]
+    shape = tuple(b + d + a for b, d, a in zip(before, x.shape, after, strict=True))
     return TensorType(x.dtype, shape)
 
 
@@ -89,7 +92,7 @@ def _gather(op: Op, types: Types) -> TensorType:
     x, index = types
     if not index.dtype.is_integer:
         raise ValueError(f"the index is {index.dtype.value}, not an integer type")
-    axis = normalize_axis(int(op.attrs["axis"]), x.rank)  # type: ignore[call-overload]
+    axis = normalize_axis(int(op.attr("axis")), x.rank)
     return TensorType(x.dtype, (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
@@ -97,13 +100,13 @@ def _take_along(op: Op, types: Types) -> TensorType:
     x, index = types
     if x.rank != index.rank:
         raise ValueError(f"the index has rank {index.rank}, the data {x.rank}")
-    normalize_axis(int(op.attrs["axis"]), x.rank)  # type: ignore[call-overload]
+    normalize_axis(int(op.attr("axis")), x.rank)
     return TensorType(x.dtype, index.shape)
 
 
 def _index_copy(op: Op, types: Types) -> TensorType:
     x, index, source = types
-    axis = normalize_axis(int(op.attrs["axis"]), x.rank)  # type: ignore[call-overload]
+    axis = normalize_axis(int(op.attr("axis")), x.rank)
     if index.rank != 1 or not equal(index.shape[0], source.shape[axis]):
         raise ValueError(f"the index must be [{show_dim(source.shape[axis])}], found {index}")
     rest = (*source.shape[:axis], *source.shape[axis + 1 :])
@@ -139,53 +142,53 @@ def _expand_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, in
 
 
 def _transpose_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    return np.transpose(inputs[0], op.attrs["perm"])  # type: ignore[arg-type]
+    return np.transpose(inputs[0], op.attr("perm"))
 
 
 def _slice_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    starts, steps = op.attrs["starts"], op.attr("steps", (1,) * inputs[0].ndim)
+    starts, steps = op.attr("starts"), op.attr("steps", (1,) * inputs[0].ndim)
     picks = [
         evaluate(start, bindings) + step * np.arange(size)
-        for start, step, size in zip(starts, steps, _shape_of(op, bindings), strict=True)  # type: ignore[arg-type]
+        for start, step, size in zip(starts, steps, _shape_of(op, bindings), strict=True)
     ]
     return inputs[0][np.ix_(*picks)] if picks else inputs[0]
 
 
 def _concat_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    return np.concatenate(inputs, axis=op.attrs["axis"])  # type: ignore[arg-type]
+    return np.concatenate(inputs, axis=op.attr("axis"))
 
 
 def _pad_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     widths = [
-        (evaluate(b, bindings), evaluate(a, bindings))  # type: ignore[arg-type]
-        for b, a in zip(op.attrs["before"], op.attrs["after"], strict=True)  # type: ignore[arg-type]
+        (evaluate(b, bindings), evaluate(a, bindings))
+        for b, a in zip(op.attr("before"), op.attr("after"), strict=True)
     ]
     return np.pad(inputs[0], widths, constant_values=op.attr("value", 0))
 
 
 def _gather_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    return np.take(inputs[0], inputs[1], axis=op.attrs["axis"])  # type: ignore[arg-type]
+    return np.take(inputs[0], inputs[1], axis=op.attr("axis"))
 
 
 def _take_along_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    return np.take_along_axis(inputs[0], inputs[1], axis=op.attrs["axis"])  # type: ignore[arg-type]
+    return np.take_along_axis(inputs[0], inputs[1], axis=op.attr("axis"))
 
 
 def _index_copy_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     x, index, source = inputs
     result = x.copy()
-    axis = normalize_axis(int(op.attrs["axis"]), x.ndim)  # type: ignore[call-overload]
+    axis = normalize_axis(int(op.attr("axis")), x.ndim)
     result[(slice(None),) * axis + (index,)] = source
     return result
 
 
 def _constant_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    value = np.asarray(op.attrs["value"], dtype=op.type.dtype.numpy)
+    value = np.asarray(op.attr("value"), dtype=op.type.dtype.numpy)
     return np.broadcast_to(value, _shape_of(op, bindings))
 
 
 def _dim_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    return np.asarray(evaluate(op.attrs["value"], bindings), dtype=op.type.dtype.numpy)  # type: ignore[arg-type]
+    return np.asarray(evaluate(op.attr("value"), bindings), dtype=op.type.dtype.numpy)
 
 
 def _iota_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
@@ -195,7 +198,15 @@ def _iota_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]
     return (start + step * np.arange(size)).astype(op.type.dtype.numpy)
 
 
-def _row(kind, arity, infer, reference, attrs=(), optional=None, doc="") -> OpSpec:  # type: ignore[no-untyped-def]
+def _row(
+    kind: str,
+    arity: tuple[int, int],
+    infer: InferRule,
+    reference: Reference,
+    attrs: tuple[str, ...] = (),
+    optional: Mapping[str, Any] | None = None,
+    doc: str = "",
+) -> OpSpec:
     return OpSpec(kind, OpClass.MOVEMENT, arity, infer, no_flops, reference, attrs, optional, doc)
 
 

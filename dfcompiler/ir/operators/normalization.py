@@ -21,7 +21,7 @@ from dfcompiler.ir.types import DType, TensorType
 
 def reduced_axes(op: Op, rank: int) -> tuple[int, ...]:
     """The axes that a reduction removes, counted from the front, in order."""
-    return tuple(sorted(normalize_axis(axis, rank) for axis in op.attrs["axes"]))  # type: ignore[union-attr, arg-type]
+    return tuple(sorted(normalize_axis(axis, rank) for axis in op.attr("axes")))
 
 
 def _reduction(op: Op, types: Types) -> TensorType:
@@ -36,7 +36,7 @@ def _reduction(op: Op, types: Types) -> TensorType:
 
 def _argmax(op: Op, types: Types) -> TensorType:
     (x,) = types
-    axis = normalize_axis(int(op.attrs["axis"]), x.rank)  # type: ignore[call-overload]
+    axis = normalize_axis(int(op.attr("axis")), x.rank)
     keep = op.attr("keepdims", False)
     middle = (1,) if keep else ()
     return TensorType(DType.I64, (*x.shape[:axis], *middle, *x.shape[axis + 1 :]))
@@ -44,7 +44,7 @@ def _argmax(op: Op, types: Types) -> TensorType:
 
 def _along_axis(op: Op, types: Types) -> TensorType:
     x = types[0]
-    normalize_axis(int(op.attrs["axis"]), x.rank)  # type: ignore[call-overload]
+    normalize_axis(int(op.attr("axis")), x.rank)
     return TensorType(x.dtype, x.shape)
 
 
@@ -68,25 +68,25 @@ def _reduce_with(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _argmax_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    axis, keep = op.attrs["axis"], bool(op.attr("keepdims", False))
-    return np.asarray(np.argmax(inputs[0], axis=axis, keepdims=keep))  # type: ignore[call-overload]
+    axis, keep = op.attr("axis"), bool(op.attr("keepdims", False))
+    return np.asarray(np.argmax(inputs[0], axis=axis, keepdims=keep))
 
 
 def _cumsum_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    return np.cumsum(inputs[0], axis=op.attrs["axis"], dtype=inputs[0].dtype)  # type: ignore[arg-type]
+    return np.cumsum(inputs[0], axis=op.attr("axis"), dtype=inputs[0].dtype)
 
 
 def _softmax_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    (x,), axis = inputs, op.attrs["axis"]
-    weights = np.exp(x - np.max(x, axis=axis, keepdims=True))  # type: ignore[arg-type]
-    return np.asarray(weights / np.sum(weights, axis=axis, keepdims=True))  # type: ignore[arg-type]
+    (x,), axis = inputs, op.attr("axis")
+    weights = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    return np.asarray(weights / np.sum(weights, axis=axis, keepdims=True))
 
 
 def _layer_norm_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     x = inputs[0]
     mean = np.mean(x, axis=-1, keepdims=True)
     variance = np.mean((x - mean) ** 2, axis=-1, keepdims=True)
-    result = (x - mean) / np.sqrt(variance + x.dtype.type(op.attrs["epsilon"]))  # type: ignore[arg-type]
+    result = (x - mean) / np.sqrt(variance + x.dtype.type(op.attr("epsilon")))
     if len(inputs) > 1:
         result = result * inputs[1]
     return np.asarray(result + inputs[2] if len(inputs) > 2 else result)
@@ -95,7 +95,7 @@ def _layer_norm_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str
 def _rms_norm_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     x = inputs[0]
     mean_square = np.mean(x * x, axis=-1, keepdims=True)
-    result = x / np.sqrt(mean_square + x.dtype.type(op.attrs["epsilon"]))  # type: ignore[arg-type]
+    result = x / np.sqrt(mean_square + x.dtype.type(op.attr("epsilon")))
     return np.asarray(result * inputs[1] if len(inputs) > 1 else result)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dfcompiler.ir.dims import Dim, Shape, equal, product, show_dim
+from dfcompiler.ir.dims import Dim, Shape, equal, show_dim
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType
 
@@ -58,6 +58,7 @@ class OpSpec:
 
 
 def no_flops(op: Op, types: Types) -> Dim:
+    """The count of operators that only move or compare."""
     return 0
 
 
@@ -97,9 +98,8 @@ def broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
             if isinstance(result[i], int) and result[i] == 1:
                 result[i] = dim
             elif not equal(result[i], dim):
-                raise ValueError(
-                    f"extents {show_dim(result[i])} and {show_dim(dim)} of axis {i} do not broadcast"
-                )
+                found = f"{show_dim(result[i])} and {show_dim(dim)}"
+                raise ValueError(f"extents {found} of axis {i} do not broadcast")
     return tuple(result)
 
 
@@ -114,7 +114,3 @@ def same_dtype(types: Types) -> DType:
         names = ", ".join(sorted(d.value for d in dtypes))
         raise ValueError(f"inputs have different element types: {names}")
     return types[0].dtype
-
-
-def same_elements(a: Shape, b: Shape) -> bool:
-    return equal(product(a), product(b))
