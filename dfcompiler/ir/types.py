@@ -60,7 +60,7 @@ class DType(Enum):
         return found
 
 
-_NUMPY = {
+_NUMPY: dict[DType, np.dtype] = {
     DType.F64: np.dtype(np.float64),
     DType.F32: np.dtype(np.float32),
     DType.F16: np.dtype(np.float16),
