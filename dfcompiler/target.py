@@ -1,0 +1,147 @@
+"""Machines that programs are compiled for: vector ISA, caches, cores, kernel tile sizes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from dfcompiler.errors import UnsupportedError, UsageError
+
+_V3_FEATURES = (
+    *("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"),
+    *("sse4_1", "sse4_2", "ssse3", "popcnt", "cx16"),
+)
+_V4_FEATURES = (*_V3_FEATURES, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """A processor that code is generated for.
+
+    Attributes:
+        name: what `parse_target` takes, such as ``cpu:x86-64-v4``.
+        isa: ``x86-64-v4``, ``x86-64-v3`` or ``generic`` (the compiler's default instruction set).
+        vector_bytes: bytes of one vector register that kernels use.
+        flags: options that make g++ emit this instruction set.
+        cpu_features: names in ``/proc/cpuinfo`` that must be there to run the code.
+        cores: cores this process may use.
+        l1_bytes: first-level data cache of one core.
+        l2_bytes: second-level cache of one core.
+        l3_bytes: last-level cache, shared.
+        gemm_nr: columns of the fp32 GEMM register tile; weights are packed in panels this wide.
+        gemm_mr: rows of the fp32 GEMM register tile.
+    """
+
+    name: str
+    isa: str
+    vector_bytes: int
+    flags: tuple[str, ...]
+    cpu_features: tuple[str, ...]
+    cores: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    gemm_nr: int
+    gemm_mr: int
+
+    @property
+    def vector_floats(self) -> int:
+        """fp32 values in one vector register."""
+        return self.vector_bytes // 4
+
+
+@dataclass(frozen=True)
+class _Isa:
+    vector_bytes: int
+    flags: tuple[str, ...]
+    cpu_features: tuple[str, ...]
+    gemm_nr: int
+    gemm_mr: int
+
+
+_ISAS = {
+    "x86-64-v4": _Isa(
+        64, ("-march=x86-64-v4", "-mprefer-vector-width=512"), _V4_FEATURES, gemm_nr=48, gemm_mr=8
+    ),
+    "x86-64-v3": _Isa(32, ("-march=x86-64-v3",), _V3_FEATURES, gemm_nr=16, gemm_mr=6),
+    "generic": _Isa(16, (), (), gemm_nr=8, gemm_mr=4),
+}
+TARGETS = ("cpu", *(f"cpu:{isa}" for isa in _ISAS))
+
+
+def parse_target(text: str) -> CpuTarget:
+    """The target called `text`; ``cpu`` is the best instruction set of this machine.
+
+    Raises:
+        UsageError: if no target has this name.
+        UnsupportedError: if it is a GPU.
+    """
+    kind, _, isa = text.partition(":")
+    if kind == "cuda":
+        raise UnsupportedError(
+            f"target {text} is a GPU; this version compiles for CPUs only",
+            hint="use --target cpu",
+        )
+    if kind != "cpu" or (isa and isa not in _ISAS):
+        raise UsageError(f"target {text!r} is not known; expected one of {', '.join(TARGETS)}")
+    isa = isa or host_isa()
+    row = _ISAS[isa]
+    return CpuTarget(
+        name=f"cpu:{isa}",
+        isa=isa,
+        vector_bytes=row.vector_bytes,
+        flags=row.flags,
+        cpu_features=row.cpu_features,
+        cores=host_cores(),
+        l1_bytes=_cache_bytes(1, 32 << 10),
+        l2_bytes=_cache_bytes(2, 512 << 10),
+        l3_bytes=_cache_bytes(3, 8 << 20),
+        gemm_nr=row.gemm_nr,
+        gemm_mr=row.gemm_mr,
+    )
+
+
+def host_isa() -> str:
+    """The best instruction set of this machine that there is a target for."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "generic"
+    features = host_features()
+    return next(isa for isa, row in _ISAS.items() if features.issuperset(row.cpu_features))
+
+
+@cache
+def host_features() -> frozenset[str]:
+    """The feature names in ``/proc/cpuinfo``; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def host_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _cache_bytes(level: int, default: int) -> int:
+    """Bytes of core 0's data cache of one level, or `default` where the kernel does not say."""
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            facts = [(index / name).read_text().strip() for name in ("level", "type", "size")]
+        except OSError:
+            continue
+        if facts[0] == str(level) and facts[1] != "Instruction":
+            unit = {"K": 1 << 10, "M": 1 << 20}.get(facts[2][-1:], 1)
+            return int(facts[2].rstrip("KM")) * unit
+    return default
