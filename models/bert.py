@@ -1,0 +1,41 @@
+"""A tiny BERT encoder with seeded random weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+
+def build() -> nn.Module:
+    """Two layers, 32 wide, four heads, positions up to 64."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=101,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        attn_implementation="sdpa",
+    )
+    return BertModel(config, add_pooling_layer=False).eval()
+
+
+def example_inputs(batch: int = 2, sequence: int = 7) -> dict[str, torch.Tensor]:
+    """Token ids with a padding mask: the last row's second half is padding."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 101, (batch, sequence), generator=generator)
+    mask = torch.ones(batch, sequence, dtype=torch.int64)
+    mask[-1, (sequence + 1) // 2 :] = 0
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros_like(ids),
+    }
+
+
+def dynamic_shapes() -> dict[str, dict[int, object]]:
+    """Batch and sequence are free."""
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=64)}
+    return {"input_ids": axes, "attention_mask": axes, "token_type_ids": axes}

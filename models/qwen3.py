@@ -1,0 +1,42 @@
+"""A tiny Qwen3 decoder with seeded random weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+
+def build() -> nn.Module:
+    """Two layers, 32 wide, four query and two KV heads, normalized queries and keys, no KV cache."""
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=101,
+        hidden_size=32,
+        intermediate_size=88,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
+    return Qwen3ForCausalLM(config).eval()
+
+
+def example_inputs(batch: int = 2, sequence: int = 7) -> dict[str, torch.Tensor]:
+    """Token ids with a padding mask: the last row's second half is padding."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 101, (batch, sequence), generator=generator)
+    mask = torch.ones(batch, sequence, dtype=torch.int64)
+    mask[-1, (sequence + 1) // 2 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def dynamic_shapes() -> dict[str, dict[int, object]]:
+    """Batch and sequence are free."""
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=64)}
+    return {"input_ids": axes, "attention_mask": axes}
