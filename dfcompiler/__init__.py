@@ -1,1 +1,27 @@
-"""Ahead-of-time compiler for transformer models."""
+"""Ahead-of-time compiler for transformer models.
+
+Importing this package imports nothing heavy: the functions below are loaded when first used, so
+that an artifact runs where dace, onnx and torch are not installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dfcompiler.api import compile, explain, import_model, inspect, optimize, verify
+    from dfcompiler.runtime import Model, load
+
+__version__ = "0.1.0"
+
+__all__ = ["Model", "compile", "explain", "import_model", "inspect", "load", "optimize", "verify"]
+
+_RUNTIME = ("Model", "load")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "dfcompiler.runtime" if name in _RUNTIME else "dfcompiler.api"
+    return getattr(import_module(module), name)
