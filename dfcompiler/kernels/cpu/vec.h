@@ -1,0 +1,89 @@
+// Vector registers as GCC vector types, one width for each instruction set.
+//
+// A kernel written on `vfloat` compiles to AVX-512, AVX2 or SSE2 by the compiler's flags alone;
+// operators, comparisons and `?:` work lane by lane. Loads and stores need no alignment.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+#if defined(__AVX512F__)
+#define DFC_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define DFC_VECTOR_BYTES 32
+#else
+#define DFC_VECTOR_BYTES 16
+#endif
+
+#define DFC_INLINE inline __attribute__((always_inline))
+
+namespace dfc {
+
+template <class T>
+struct vector_of {
+  typedef T type __attribute__((vector_size(DFC_VECTOR_BYTES)));
+  typedef T unaligned __attribute__((vector_size(DFC_VECTOR_BYTES), aligned(alignof(T)), may_alias));
+};
+
+template <class T>
+using vec = typename vector_of<T>::type;
+
+using vfloat = vec<float>;
+using vint = vec<std::int32_t>;
+using vdouble = vec<double>;
+
+// Elements of T in one vector register.
+template <class T>
+inline constexpr int lanes = DFC_VECTOR_BYTES / int(sizeof(T));
+
+template <class T>
+DFC_INLINE vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename vector_of<T>::unaligned*>(p);
+}
+
+template <class T>
+DFC_INLINE void store(T* p, vec<T> x) {
+  *reinterpret_cast<typename vector_of<T>::unaligned*>(p) = x;
+}
+
+template <class T>
+DFC_INLINE vec<T> splat(T x) {
+  return vec<T>{} + x;
+}
+
+// The first `count` elements; the other lanes are zero. Reads nothing behind them.
+template <class T>
+DFC_INLINE vec<T> load_first(const T* p, int count) {
+  vec<T> x{};
+  __builtin_memcpy(&x, p, std::size_t(count) * sizeof(T));
+  return x;
+}
+
+// Writes the first `count` lanes only.
+template <class T>
+DFC_INLINE void store_first(T* p, vec<T> x, int count) {
+  __builtin_memcpy(p, &x, std::size_t(count) * sizeof(T));
+}
+
+// One vector of B's elements as T: converts int8 codes in registers.
+template <class T, class B>
+DFC_INLINE vec<T> load_as(const B* p) {
+  if constexpr (std::is_same_v<T, B>) {
+    return load(p);
+  } else {
+    typedef B packed __attribute__((vector_size(lanes<T> * sizeof(B)), aligned(alignof(B)), may_alias));
+    return __builtin_convertvector(*reinterpret_cast<const packed*>(p), vec<T>);
+  }
+}
+
+template <class T>
+DFC_INLINE T reduce_add(vec<T> x) {
+  T total = 0;
+  for (int i = 0; i < lanes<T>; ++i) total += x[i];
+  return total;
+}
+
+}  // namespace dfc
