@@ -122,7 +122,7 @@ def _name(name: str) -> str:
     """A name, quoted when it has characters that would end it."""
     if _PLAIN_NAME.match(name) and not name.endswith(":") and "::" not in name:
         return name
-    sigil = name[0] if name[:1] in "@%" else ""
+    sigil = name[:1] if name.startswith(("@", "%")) else ""
     return sigil + json.dumps(name[len(sigil) :])
 
 
@@ -232,7 +232,7 @@ def _parse_attrs(text: str) -> Attrs:
 
 
 def _unquote(name: str) -> str:
-    sigil = name[0] if name[:1] in "@%" else ""
+    sigil = name[:1] if name.startswith(("@", "%")) else ""
     rest = name[len(sigil) :]
     return sigil + (json.loads(rest) if rest.startswith('"') else rest)
 
