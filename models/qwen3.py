@@ -8,7 +8,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 
 def build() -> nn.Module:
-    """Two layers, 32 wide, four query and two KV heads, normalized queries and keys, no KV cache."""
+    """Two layers, 32 wide, four query and two KV heads, their vectors normalized, no KV cache."""
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=101,
