@@ -1,0 +1,79 @@
+"""A program's types with every symbol bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from dfcompiler.ir.dims import Dim, evaluate
+from dfcompiler.ir.program import Loop, Op, Program, State
+from dfcompiler.ir.types import TensorType
+
+
+class Concrete:
+    """Evaluates extents and types at one binding of the symbols, each distinct one once."""
+
+    def __init__(self, program: Program, bindings: Mapping[str, int]) -> None:
+        self.bindings = dict(bindings)
+        self.program = program
+        self._extents: dict[Dim, int] = {}
+        self._types: dict[TensorType, TensorType] = {}
+        self._containers = {f"@{c.name}": c.type for c in program.containers}
+
+    @contextmanager
+    def bound(self, name: str, value: int) -> Iterator[None]:
+        """The same program with one symbol more, as inside a loop."""
+        saved = self.bindings, self._extents, self._types
+        self.bindings = {**self.bindings, name: value}
+        self._extents, self._types = {}, {}
+        try:
+            yield
+        finally:
+            self.bindings, self._extents, self._types = saved
+
+    def extent(self, dim: Dim) -> int:
+        """The value of a dimension."""
+        if isinstance(dim, int):
+            return dim
+        found = self._extents.get(dim)
+        if found is None:
+            found = self._extents[dim] = evaluate(dim, self.bindings)
+        return found
+
+    def type(self, tensor: TensorType) -> TensorType:
+        """A type whose extents are integers."""
+        if all(isinstance(dim, int) for dim in tensor.shape):
+            return tensor
+        found = self._types.get(tensor)
+        if found is None:
+            found = replace(tensor, shape=tuple(map(self.extent, tensor.shape)))
+            self._types[tensor] = found
+        return found
+
+    def op(self, op: Op) -> Op:
+        """An operator whose type, and those of its region, are concrete."""
+        found = self.type(op.type)
+        if found is op.type and not op.region:
+            return op
+        return replace(op, type=found, region=tuple(map(self.op, op.region)))
+
+    def typed_ops(self, state: State) -> Iterator[tuple[Op, tuple[TensorType, ...]]]:
+        """Every operator of a state with the concrete types of its inputs."""
+        values: dict[str, TensorType] = {}
+        for op in state.ops:
+            concrete = self.op(op)
+            types = tuple(
+                values[name] if name in values else self.type(self._containers[name])
+                for name in op.inputs
+            )
+            yield concrete, types
+            values[op.result] = concrete.type
+
+    def stored_bytes(self, tensor: TensorType) -> int:
+        """Bytes of a tensor in memory."""
+        return int(self.type(tensor).stored_bytes)
+
+    def iterations(self, loop: Loop) -> range:
+        """The values that a loop's variable takes when nothing ends it early."""
+        return range(self.extent(loop.start), self.extent(loop.stop))

@@ -1,0 +1,125 @@
+"""Bytes that each kernel's schedule moves between slow memory and a fast memory of given size."""
+
+from __future__ import annotations
+
+from math import ceil, isqrt, prod
+
+from dfcompiler.ir.operators.fused import region_scope
+from dfcompiler.ir.program import Op
+from dfcompiler.ir.types import TensorType
+
+PANEL_COLUMNS = 48
+"""Columns of the weight panel that the matrix product keeps while it walks the rows of A."""
+
+Types = tuple[TensorType, ...]
+
+
+def moved_bytes(op: Op, types: Types, fast_bytes: int) -> int:
+    """Bytes read and written by one run of an operator whose types are concrete."""
+    if op.kind == "reshape" and op.result.startswith("%"):
+        return 0  # the result is the input's memory
+    return bytes_of(op.type) * _writes(op) + _reads(op, types, fast_bytes)
+
+
+def bytes_of(tensor: TensorType) -> int:
+    """Bytes of a concrete tensor as stored."""
+    return int(tensor.stored_bytes)
+
+
+def _writes(op: Op) -> int:
+    in_place = op.kind == "index_copy" and op.result == op.inputs[0]
+    return 0 if in_place else 1
+
+
+def _reads(op: Op, types: Types, fast_bytes: int) -> int:
+    match op.kind:
+        case "matmul":
+            return _matmul_reads(op, types[0], types[1], fast_bytes)
+        case "attention":
+            return _attention_reads(op, types, fast_bytes)
+        case "fused":
+            return _region_reads(op, types, fast_bytes)
+        case "softmax" | "layer_norm" | "rms_norm":
+            return _row_reads(op, types, fast_bytes)
+    return sum(operand_bytes(op, types, i) for i in range(len(types)))
+
+
+def operand_bytes(op: Op, types: Types, index: int) -> int:
+    """Bytes of one operand that an operator touches, each counted once."""
+    operand = types[index]
+    match op.kind, index:
+        case ("slice", 0) | ("gather", 0) | ("take_along", 0):
+            picked = prod(map(int, op.type.shape)) * operand.dtype.bytes
+            return picked if operand.encoding == op.type.encoding else bytes_of(operand)
+        case ("index_copy", 0):
+            return 0 if op.result == op.inputs[0] else bytes_of(operand)
+        case ("index_copy", 2):
+            # In place, the source's bytes are read once and written once.
+            return bytes_of(operand) * (2 if op.result == op.inputs[0] else 1)
+    return bytes_of(operand)
+
+
+def _row_reads(op: Op, types: Types, fast_bytes: int) -> int:
+    """Normalization of rows: one read when a row stays in fast memory, else two."""
+    x, parameters = types[0], sum(map(bytes_of, types[1:]))
+    axis = int(op.attr("axis", -1))
+    row = int(x.shape[axis]) * x.dtype.bytes if x.shape else x.dtype.bytes
+    passes = 1 if 2 * row + parameters <= fast_bytes else 2
+    return passes * bytes_of(x) + parameters
+
+
+def _matmul_reads(op: Op, a: TensorType, b: TensorType, fast_bytes: int) -> int:
+    """Panels of B stay in fast memory, each read once; the rows of A stream past each panel.
+
+    Where A fits beside a panel it is read once; a B that is shared by the batch is read once.
+    """
+    rows, inner = int(a.shape[-2]), int(a.shape[-1])
+    columns = int(b.shape[-1])
+    batch = prod(map(int, op.type.shape[:-2]))
+    if prod(map(int, b.shape[:-2])) == 1:
+        rows, batch = rows * batch, 1
+    a_bytes = rows * inner * a.dtype.bytes
+    b_bytes = bytes_of(b) // max(1, prod(map(int, b.shape[:-2])))
+    panels = max(1, ceil(columns / PANEL_COLUMNS))
+    fits = a_bytes + ceil(b_bytes / panels) <= fast_bytes
+    return batch * (a_bytes * (1 if fits else panels) + b_bytes)
+
+
+def _attention_reads(op: Op, types: Types, fast_bytes: int) -> int:
+    """Queries outermost: keys and values stay in fast memory, or stream past blocks of queries."""
+    q, k, v = types[:3]
+    batch, heads, tokens, width = map(int, q.shape)
+    kv_bytes = (bytes_of(k) + bytes_of(v)) // max(1, batch * int(k.shape[1]))
+    mask = types[3] if len(types) == 4 else None
+    mask_bytes = 0
+    if mask is not None:
+        shared = bytes_of(mask) <= fast_bytes // 2
+        mask_bytes = bytes_of(mask) * (1 if shared else heads)
+    if kv_bytes <= fast_bytes // 2:
+        return bytes_of(q) + bytes_of(k) + bytes_of(v) + mask_bytes
+    words = fast_bytes // q.dtype.bytes
+    block_keys = max(1, isqrt(words) // 4)
+    block_rows = max(1, (words - 2 * width * block_keys) // (2 * width + block_keys + 2))
+    passes = ceil(tokens / block_rows)
+    return bytes_of(q) + batch * heads * passes * kv_bytes + mask_bytes
+
+
+def _region_reads(op: Op, types: Types, fast_bytes: int) -> int:
+    """What the inner operators read of the region's inputs; inner values stay in fast memory."""
+    scope, reads = region_scope(op, types), dict.fromkeys(op.inputs, 0)
+    for inner in op.region:
+        inner_types = tuple(scope[name] for name in inner.inputs)
+        heavy = inner.kind in ("matmul", "attention", "softmax", "layer_norm", "rms_norm")
+        for index, name in enumerate(inner.inputs):
+            if name in reads and not heavy:
+                reads[name] = max(reads[name], operand_bytes(inner, inner_types, index))
+        if heavy:
+            total = _reads(inner, inner_types, fast_bytes)
+            once = [operand_bytes(inner, inner_types, i) for i in range(len(inner_types))]
+            repeated = total - sum(once)
+            for name, size in zip(inner.inputs, once, strict=True):
+                if name in reads:
+                    reads[name] = max(reads[name], size)
+            reads[op.inputs[0]] += max(0, repeated)
+        scope[inner.result] = inner.type
+    return sum(reads.values())
