@@ -1,0 +1,1 @@
+"""What compiled programs are compared with: sampled inputs, other runtimes, differences."""
