@@ -1,0 +1,80 @@
+"""Seeded data for programs, and running them, for tests."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from dfcompiler.ir import DType, Op, Program, Role, State, TensorType, interpret
+from dfcompiler.ir.dims import evaluate
+from dfcompiler.ir.rewrite import map_states
+from tests.tolerances import assert_close
+
+
+def random_array(name: str, tensor: TensorType, bindings: Mapping[str, int]) -> np.ndarray:
+    """Values that depend on the name only; integers are small, so that they are valid indices."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    shape = tuple(evaluate(dim, bindings) for dim in tensor.shape)
+    if tensor.dtype is DType.BOOL:
+        return rng.random(shape) < 0.7
+    if tensor.dtype.is_integer:
+        return rng.integers(0, 3, shape).astype(tensor.dtype.numpy)
+    return rng.standard_normal(shape).astype(tensor.dtype.numpy)
+
+
+def with_random_weights(program: Program, given: Mapping[str, np.ndarray] | None = None) -> Program:
+    """The program with data for every weight: what is given, random values for the rest."""
+    data = {
+        c.name: (given or {}).get(c.name, random_array(c.name, c.type, {})) for c in program.weights
+    }
+    return replace(program, data={**program.data, **data})
+
+
+def random_inputs(program: Program, bindings: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """One random array per input container."""
+    return {c.name: random_array(c.name, c.type, bindings) for c in program.inputs}
+
+
+def run_twice(
+    program: Program, inputs: Mapping[str, np.ndarray], bindings: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Outputs of a first and a second call over the same persistent state, and that state."""
+    persistent: dict[str, np.ndarray] = {}
+    found: dict[str, np.ndarray] = {}
+    for call in ("first", "second"):
+        outputs = interpret(program, inputs, symbols=bindings, persistent=persistent)
+        found |= {f"{name} of the {call} call": array for name, array in outputs.items()}
+    kept = {c.name for c in program.by_role(Role.PERSIST)}
+    return found | {name: array for name, array in persistent.items() if name in kept}
+
+
+def assert_same_results(before: Program, after: Program, bindings: Mapping[str, int]) -> None:
+    """Both programs give the same outputs and leave the same state on random inputs."""
+    inputs = random_inputs(before, bindings)
+    expected, actual = (run_twice(p, inputs, bindings) for p in (before, after))
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        assert_close(actual[name], array, f"{name} at {dict(bindings)}")
+
+
+def renumbered(program: Program) -> Program:
+    """The program with the values of each state called ``%0``, ``%1``, … in order."""
+
+    def state(one: State) -> State:
+        names: dict[str, str] = {}
+        ops = tuple(_renamed(op, names) for op in one.ops)
+        return replace(one, ops=ops)
+
+    return map_states(program, state)
+
+
+def _renamed(op: Op, names: dict[str, str]) -> Op:
+    inputs = tuple(names.get(name, name) for name in op.inputs)
+    region = tuple(_renamed(inner, names) for inner in op.region)
+    if op.result.startswith("%"):
+        names[op.result] = f"%{len(names)}"
+    result = names.get(op.result, op.result)
+    return replace(op, result=result, inputs=inputs, region=region)
