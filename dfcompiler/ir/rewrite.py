@@ -145,8 +145,7 @@ class StateRewriter:
                 return inner
             return op.type.dtype.numpy.type(inner).item()
         if op is not None and op.kind == "constant":
-            value = op.attr("value")
-            return value if isinstance(value, int | float) else None
+            return _uniform(op.attr("value"))
         data = self.weight(name)
         if data is None or data.size == 0 or data.size > 4096:
             return None
@@ -186,6 +185,14 @@ class StateRewriter:
         while name in self._forwarded:
             name = self._forwarded[name]
         return name
+
+
+def _uniform(value: Attr) -> float | int | bool | None:
+    """The number that all leaves of nested tuples equal."""
+    if not isinstance(value, tuple):
+        return value if isinstance(value, int | float) else None
+    leaves = {_uniform(part) for part in value}
+    return leaves.pop() if len(leaves) == 1 else None
 
 
 def _fresh_names(state: State) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy import special
 
+from dfcompiler.ir.dims import Dim
 from dfcompiler.ir.operators.spec import (
     Array,
     OpClass,
@@ -97,6 +98,14 @@ def _gelu_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]
     return np.asarray(x.dtype.type(0.5) * x * (1 + special.erf(x / np.sqrt(x.dtype.type(2)))))
 
 
+def _gelu_flops(op: Op, types: Types) -> Dim:
+    return op.type.elements * (8 if op.attr("approximate", "none") == "tanh" else 5)
+
+
+def _dequantize_flops(op: Op, types: Types) -> Dim:
+    return op.type.elements * (len(types) - 1)
+
+
 def _cast_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     return np.asarray(inputs[0].astype(op.attr("to").numpy))
 
@@ -148,7 +157,7 @@ ROWS = (
     _row("tanh", 1, _float_unary, np.tanh),
     _row("erf", 1, _float_unary, special.erf),
     _row("sigmoid", 1, _float_unary, special.expit, 4),
-    _row("silu", 1, _float_unary, lambda x: x * special.expit(x), 5, "x · sigmoid(x)"),
+    _row("silu", 1, _float_unary, lambda x: x * special.expit(x), 4, "x · sigmoid(x)"),
     _row("relu", 1, _unary, lambda x: np.maximum(x, 0)),
     _row("floor", 1, _float_unary, np.floor),
     _row("ceil", 1, _float_unary, np.ceil),
@@ -179,7 +188,7 @@ ROWS = (
         OpClass.ELEMENTWISE,
         (1, 1),
         _float_unary,
-        flops_per_result(8),
+        _gelu_flops,
         _gelu_reference,
         optional={"approximate": "none"},
         doc='Gaussian error linear unit; approximate is "none" (erf) or "tanh"',
@@ -199,7 +208,7 @@ ROWS = (
         OpClass.ELEMENTWISE,
         (2, 3),
         _dequantize,
-        flops_per_result(2),
+        _dequantize_flops,
         _dequantize_reference,
         doc="(codes - zero_point) · scale; codes, scale, zero_point broadcast",
     ),

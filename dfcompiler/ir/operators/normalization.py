@@ -9,6 +9,7 @@ import numpy as np
 from dfcompiler.ir.dims import equal
 from dfcompiler.ir.operators.spec import (
     Array,
+    FlopRule,
     OpClass,
     OpSpec,
     Types,
@@ -56,6 +57,11 @@ def _last_axis(op: Op, types: Types) -> TensorType:
         if parameter.dtype is not x.dtype:
             raise ValueError(f"scale and bias must be {x.dtype.value}, found {parameter}")
     return TensorType(x.dtype, x.shape)
+
+
+def _norm_flops(count: int) -> FlopRule:
+    """`count` operations per element, and one for each parameter."""
+    return lambda op, types: types[0].elements * (count + len(types) - 1)
 
 
 def _reduce_with(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -153,7 +159,7 @@ ROWS = (
         OpClass.NORMALIZATION,
         (1, 3),
         _last_axis,
-        flops_per_input(8),
+        _norm_flops(5),
         _layer_norm_reference,
         attrs=("epsilon",),
         doc="x, scale, bias: normalizes the last axis to mean 0 and variance 1",
@@ -163,7 +169,7 @@ ROWS = (
         OpClass.NORMALIZATION,
         (1, 2),
         _last_axis,
-        flops_per_input(4),
+        _norm_flops(3),
         _rms_norm_reference,
         attrs=("epsilon",),
         doc="x, scale: divides the last axis by its root mean square",
