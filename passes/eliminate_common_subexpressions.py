@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
-from dfcompiler.ir import Attr, Op, Program, State, TensorType
+from dfcompiler.ir import Attr, Op, Program, State
 from dfcompiler.ir.rewrite import map_states
 from dfcompiler.pipeline import Decline, Pass
 

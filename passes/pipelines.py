@@ -1,0 +1,29 @@
+"""The named pipelines: which passes run, in which order."""
+
+from __future__ import annotations
+
+from dfcompiler.errors import UsageError
+from dfcompiler.pipeline import Pipeline, assemble, extended
+from dfcompiler.target import CpuTarget
+
+DEFAULT = (
+    "eliminate-common-subexpressions",
+    "eliminate-dead-code",
+)
+"""Everything: what `dfc compile` runs."""
+
+PIPELINES: dict[str, tuple[str, ...]] = {"default": DEFAULT}
+
+
+def named(name: str, target: CpuTarget | None = None) -> Pipeline:
+    """The pipeline called `name`, with the passes that other packages add to it.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if name not in PIPELINES:
+        raise UsageError(
+            f"there is no pipeline {name}",
+            hint=f"pipelines are: {', '.join(sorted(PIPELINES))}, or a file ending in .toml",
+        )
+    return assemble(extended(PIPELINES[name]), target)
