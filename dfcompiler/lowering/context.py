@@ -1,0 +1,224 @@
+"""What the lowering of one operator sees: types, arrays, the graph so far, records."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import dace
+from dace import dtypes
+
+from dfcompiler.errors import InternalError, UnsupportedError
+from dfcompiler.ir.dims import Dim
+from dfcompiler.ir.program import Container, Op, Program, Role
+from dfcompiler.ir.types import Dense, DType, TensorType
+from dfcompiler.lowering.lowered import Argument, ArgumentRole, KernelRecord
+from dfcompiler.lowering.symbolic import expression
+from dfcompiler.target import CpuTarget
+
+DACE_TYPES = {
+    DType.F64: dtypes.float64,
+    DType.F32: dtypes.float32,
+    DType.F16: dtypes.float16,
+    DType.BF16: dtypes.bfloat16,
+    DType.I64: dtypes.int64,
+    DType.I32: dtypes.int32,
+    DType.I16: dtypes.int16,
+    DType.I8: dtypes.int8,
+    DType.U64: dtypes.uint64,
+    DType.U32: dtypes.uint32,
+    DType.U16: dtypes.uint16,
+    DType.U8: dtypes.uint8,
+    DType.BOOL: dtypes.bool_,
+}
+_PREFIXES = {
+    Role.INPUT: "in",
+    Role.WEIGHT: "w",
+    Role.PERSIST: "state",
+    Role.TEMP: "temp",
+    Role.OUTPUT: "out",
+}
+STATUS = "status"
+
+
+class Context:
+    """The SDFG under construction, and the names of the program in it.
+
+    Attributes:
+        program: the program being lowered.
+        target: the machine to generate code for.
+        sdfg: the graph.
+        region: the control flow region that the next state joins.
+        expansions: implementation wanted for an operator kind (``{"matmul": "pure"}``).
+        records: one record for each operator lowered so far.
+        sites: sentences about indices that may turn out bad at run time.
+    """
+
+    def __init__(
+        self, program: Program, target: CpuTarget, sdfg: dace.SDFG, expansions: Any = None
+    ) -> None:
+        self.program, self.target, self.sdfg = program, target, sdfg
+        self.expansions = dict(expansions or {})
+        self.region: Any = sdfg
+        self.last: Any = None
+        self.records: list[KernelRecord] = []
+        self.sites: list[str] = []
+        self.arguments: dict[str, Argument] = {}
+        self._reserved = {STATUS}
+        self._containers = {f"@{c.name}": self._container(c) for c in program.containers}
+        self._values: dict[str, Argument] = {}
+        self._headers: list[str] = []
+
+    # ------------------------------------------------------------------------------------- names
+
+    def type(self, name: str) -> TensorType:
+        """The type of a ``%value`` or ``@container``."""
+        return self._argument(name).type
+
+    def array(self, name: str) -> str:
+        """The SDFG array that holds a ``%value`` or ``@container``; made on first use."""
+        argument = self._argument(name)
+        if argument.name not in self.arguments:
+            self._declare(argument, may_alias=argument.role == "value")
+        return argument.name
+
+    def begin_state(self) -> None:
+        """Forgets the values: they are local to a state."""
+        self._values = {}
+
+    def define(self, op: Op) -> None:
+        """Makes the result of `op` known; a container is known already."""
+        if op.result.startswith("@"):
+            return
+        name = self._unique(f"v{_identifier(op.result[1:])}")
+        slot = str(op.attr("slot", "")) or name
+        self._values[op.result] = Argument(name, "value", "", op.type, slot)
+        self.array(op.result)
+
+    def define_alias(self, op: Op, of: str) -> None:
+        """Makes the result of `op` another view of the memory of `of`."""
+        root = self._argument(of)
+        name = self._unique(f"v{_identifier(op.result[1:])}")
+        alias = Argument(name, root.role, root.container, op.type, root.slot)
+        self._values[op.result] = alias
+        self._declare(alias, may_alias=True)
+        self.sdfg.arrays[self.array(of)].may_alias = True
+
+    def root(self, name: str) -> tuple[str, str]:
+        """What two names share exactly if they may share memory by aliasing."""
+        argument = self._argument(name)
+        return argument.container, argument.slot
+
+    def _argument(self, name: str) -> Argument:
+        found = self._values.get(name) or self._containers.get(name)
+        if found is None:
+            raise InternalError(f"{name} is read but not defined before")
+        return found
+
+    def _container(self, container: Container) -> Argument:
+        name = self._unique(f"{_PREFIXES[container.role]}_{_identifier(container.name)}")
+        if container.role is Role.TEMP:
+            return Argument(name, "value", container.name, container.type, container.name)
+        role: ArgumentRole = container.role.value  # type: ignore[assignment]
+        return Argument(name, role, container.name, container.type)
+
+    def _unique(self, name: str) -> str:
+        """`name`, or `name` with a number, as an identifier that nothing else has."""
+        candidate, number = name, 1
+        while candidate in self._reserved:
+            candidate, number = f"{name}_{number}", number + 1
+        self._reserved.add(candidate)
+        return candidate
+
+    def _declare(self, argument: Argument, may_alias: bool) -> None:
+        if not isinstance(argument.type.encoding, Dense):
+            raise UnsupportedError(f"values stored as {argument.type} have no lowering")
+        shape, strides = physical(argument.type)
+        self.sdfg.add_array(
+            argument.name,
+            shape,
+            DACE_TYPES[argument.type.dtype],
+            strides=strides,
+            may_alias=may_alias,
+        )
+        self.arguments[argument.name] = argument
+
+    # ------------------------------------------------------------------------------------- graph
+
+    def new_state(self, op: Op, suffix: str = "") -> dace.SDFGState:
+        """A state after the last one, named after `op`."""
+        label = f"s{len(self.records)}_{op.kind}{suffix}"
+        return self.append(dace.SDFGState(label))
+
+    def append(self, block: Any) -> Any:
+        """Puts a block of control flow after the last one of this region."""
+        first = self.last is None
+        self.region.add_node(block, is_start_block=first, ensure_unique_name=True)
+        if not first:
+            self.region.add_edge(self.last, block, dace.InterstateEdge())
+        self.last = block
+        return block
+
+    def enter(self, region: Any) -> tuple[Any, Any]:
+        """Makes `region` the current one; gives what `leave` takes."""
+        outer = self.region, self.last
+        self.region, self.last = region, None
+        return outer
+
+    def leave(self, outer: tuple[Any, Any]) -> None:
+        """Ends the current region; one that holds nothing gets an empty state."""
+        if self.last is None:
+            self.append(dace.SDFGState("nothing"))
+        self.region, self.last = outer
+
+    def label(self, name: str) -> str:
+        """`name` as a label of the graph."""
+        return f"{_identifier(name) or 'block'}"
+
+    def include(self, header: str) -> None:
+        """Includes a file of ``dfcompiler/kernels`` in the generated source."""
+        if header not in self._headers:
+            self._headers.append(header)
+            self.sdfg.append_global_code(f'#include "{header}"\n')
+
+    def record(self, record: KernelRecord) -> None:
+        """Keeps how an operator was implemented."""
+        self.records.append(record)
+
+    def site(self, op: Op, extent: Dim) -> int:
+        """The number of a place where an index may be out of range at run time."""
+        origin = f" ({op.source})" if op.source else ""
+        self.sites.append(f"{op.kind}{origin}: index {{value}} is out of range 0..{extent}")
+        return len(self.sites) - 1
+
+    def status(self) -> str:
+        """The array in which a kernel reports a bad index; made on first use."""
+        if STATUS not in self.arguments:
+            report = TensorType(DType.I64, (2,))
+            self._declare(Argument(STATUS, "status", "", report), may_alias=False)
+        return STATUS
+
+
+def physical(tensor: TensorType) -> tuple[list[Any], list[Any] | None]:
+    """Shape and strides of the SDFG array of a tensor; rank 0 becomes one element.
+
+    A permuted layout keeps the logical shape and has strides; a tiled one has its physical shape.
+    """
+    if tensor.rank == 0:
+        return [1], None
+    if tensor.layout.is_tiled:
+        return [expression(dim) for dim in tensor.layout.physical_shape(tensor.shape)], None
+    shape = [expression(dim) for dim in tensor.shape]
+    if tensor.layout.is_row_major:
+        return shape, None
+    strides: list[Any] = [1] * tensor.rank
+    total: Any = 1
+    for axis in reversed(tensor.layout.permutation(tensor.rank)):
+        strides[axis] = total
+        total = total * shape[axis]
+    return shape, strides
+
+
+def _identifier(name: str) -> str:
+    """A part of a C identifier; different names may give the same."""
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")

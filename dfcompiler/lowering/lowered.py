@@ -1,0 +1,78 @@
+"""What the lowering hands to the code generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from dfcompiler.ir.program import Op, Program
+from dfcompiler.ir.types import TensorType
+
+ArgumentRole: TypeAlias = Literal["input", "output", "persist", "weight", "value", "status"]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One array of the SDFG: a pointer that the generated function takes.
+
+    Attributes:
+        name: the SDFG's array and the C identifier.
+        role: whose memory it is; ``value`` memory lies in the arena.
+        container: the container of the program, without sigil; empty for a value.
+        type: what the pointer points to. An alias has a type of its own.
+        slot: for a ``value``: the temp container of the program in which it lies.
+    """
+
+    name: str
+    role: ArgumentRole
+    container: str
+    type: TensorType
+    slot: str = ""
+
+
+@dataclass(frozen=True)
+class KernelRecord:
+    """How an operator was implemented, and why so.
+
+    Attributes:
+        op: the operator.
+        implementation: ``dace-map``, ``dace-map + row function``, ``alias``, ``native gemm 8x48``, …
+        reason: why this one was chosen.
+    """
+
+    op: Op
+    implementation: str
+    reason: str = ""
+
+    @property
+    def result(self) -> str:
+        return self.op.result
+
+    @property
+    def source(self) -> str:
+        return self.op.source
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """An SDFG and what is needed to call the function that it becomes.
+
+    Attributes:
+        program: the program that was lowered. It has one temp container more than the one handed
+            in for each operator that would overwrite what it still reads.
+        sdfg: the graph; every array is an argument, so it allocates nothing.
+        arguments: in the order of the generated function; the SDFG's symbols follow them, sorted.
+        kernels: one record for each operator.
+        sites: ``sites[status[0] - 1]`` with ``{value}`` = ``status[1]`` says which index was bad.
+    """
+
+    program: Program
+    sdfg: Any
+    arguments: tuple[Argument, ...]
+    kernels: tuple[KernelRecord, ...]
+    sites: tuple[str, ...]
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that the generated function takes after the arrays."""
+        return tuple(name for name in self.sdfg.arglist() if name not in self.sdfg.arrays)

@@ -1,0 +1,167 @@
+"""One map around one tasklet: the form in which operators reach DaCe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dace
+from dace import dtypes, subsets
+from dace.sdfg import nodes
+
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.symbolic import full_range, product, text
+
+# Work, in element-wise operations, below which waking the other threads costs more than it saves:
+# a fork and join of libgomp takes about 1 to 2 µs while its threads still spin.
+PARALLEL_WORK = 32768
+
+
+class ThreadCount(int):
+    """An integer whose text is a C++ expression.
+
+    DaCe prints `Map.omp_num_threads` into the ``num_threads`` clause as it stands; with an
+    expression there, a map over symbolic extents decides at run time whether it forks.
+    """
+
+    expression: str
+
+    def __new__(cls, expression: str) -> ThreadCount:
+        count = super().__new__(cls, 1)
+        count.expression = expression
+        return count
+
+    def __str__(self) -> str:
+        return self.expression
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ThreadCount, (self.expression,)
+
+
+@dataclass(frozen=True)
+class Access:
+    """A connector of a tasklet and the elements that it stands for.
+
+    Attributes:
+        connector: the variable in the tasklet's code.
+        array: the SDFG array.
+        subset: the elements; a pointer to the first of them when `pointer`.
+        pointer: whether the code gets a pointer instead of a value.
+    """
+
+    connector: str
+    array: str
+    subset: subsets.Range
+    pointer: bool = False
+
+
+@dataclass(frozen=True)
+class MapBody:
+    """A tasklet inside a map.
+
+    Attributes:
+        label: name of the map in the graph.
+        ranges: parameters with their extents, outermost first; empty for no map at all.
+        reads: what the tasklet reads.
+        writes: what it writes.
+        code: C++ over the connectors and the parameters.
+        work: element-wise operations of the whole map, for choosing threads.
+        serial: inner parameters that one thread runs in order.
+    """
+
+    label: str
+    ranges: Sequence[tuple[str, Any]]
+    reads: Sequence[Access]
+    writes: Sequence[Access]
+    code: str
+    work: Any
+    serial: int = 0
+
+
+def add_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
+    """Adds the map to `state`."""
+    sdfg = context.sdfg
+    tasklet = nodes.Tasklet(
+        body.label,
+        {read.connector: _connector_type(sdfg, read) for read in body.reads},
+        {write.connector: _connector_type(sdfg, write) for write in body.writes},
+        body.code,
+        dtypes.Language.CPP,
+    )
+    state.add_node(tasklet)
+    if not body.ranges:
+        for read in body.reads:
+            state.add_edge(state.add_read(read.array), None, tasklet, read.connector, _memlet(read))
+        for write in body.writes:
+            state.add_edge(
+                tasklet, write.connector, state.add_write(write.array), None, _memlet(write)
+            )
+        return
+    entry, exit_ = _scope(context, body)
+    state.add_nodes_from([entry, exit_])
+    _connect_reads(state, body, entry, tasklet, sdfg)
+    _connect_writes(state, body, exit_, tasklet, sdfg)
+
+
+def _scope(context: Context, body: MapBody) -> tuple[nodes.MapEntry, nodes.MapExit]:
+    params = [name for name, _ in body.ranges]
+    extents = subsets.Range([(0, extent - 1, 1) for _, extent in body.ranges])
+    scope = nodes.Map(body.label, params, extents, dtypes.ScheduleType.Sequential)
+    parallel = len(params) - body.serial
+    trips = product(extent for _, extent in body.ranges[:parallel])
+    if parallel and not (_is_static(trips) and trips == 1):
+        _schedule(context, scope, parallel, body.work)
+    return nodes.MapEntry(scope), nodes.MapExit(scope)
+
+
+def _schedule(context: Context, scope: nodes.Map, parallel: int, work: Any) -> None:
+    """Parallel when there is enough work, decided now or at run time."""
+    if _is_static(work) and work < PARALLEL_WORK:
+        return
+    scope.schedule = dtypes.ScheduleType.CPU_Multicore
+    scope.collapse = parallel
+    if not _is_static(work):
+        context.include("cpu/threads.h")
+        scope.omp_num_threads = ThreadCount(f"dfc::threads({text(work)})")
+
+
+def _is_static(value: Any) -> bool:
+    return isinstance(value, int) or bool(value.is_Integer)
+
+
+def _connect_reads(
+    state: dace.SDFGState, body: MapBody, entry: Any, tasklet: Any, sdfg: dace.SDFG
+) -> None:
+    for array in dict.fromkeys(read.array for read in body.reads):
+        entry.add_in_connector(f"IN_{array}")
+        entry.add_out_connector(f"OUT_{array}")
+        whole = dace.Memlet(data=array, subset=full_range(sdfg.arrays[array].shape))
+        state.add_edge(state.add_read(array), None, entry, f"IN_{array}", whole)
+    for read in body.reads:
+        state.add_edge(entry, f"OUT_{read.array}", tasklet, read.connector, _memlet(read))
+    if not body.reads:
+        state.add_nedge(entry, tasklet, dace.Memlet())
+
+
+def _connect_writes(
+    state: dace.SDFGState, body: MapBody, exit_: Any, tasklet: Any, sdfg: dace.SDFG
+) -> None:
+    for write in body.writes:
+        array = write.array
+        exit_.add_in_connector(f"IN_{array}")
+        exit_.add_out_connector(f"OUT_{array}")
+        whole = dace.Memlet(data=array, subset=full_range(sdfg.arrays[array].shape))
+        state.add_edge(tasklet, write.connector, exit_, f"IN_{array}", _memlet(write))
+        state.add_edge(exit_, f"OUT_{array}", state.add_write(array), None, whole)
+
+
+def _memlet(access: Access) -> dace.Memlet:
+    # The volume of a pointer's memlet is not known to be what the code touches: a gather reads
+    # one row of the table that it points into.
+    return dace.Memlet(data=access.array, subset=access.subset, dynamic=access.pointer)
+
+
+def _connector_type(sdfg: dace.SDFG, access: Access) -> dtypes.typeclass:
+    dtype = sdfg.arrays[access.array].dtype
+    return dtypes.pointer(dtype) if access.pointer else dtype

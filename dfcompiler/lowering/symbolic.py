@@ -1,0 +1,68 @@
+"""Dimensions as DaCe expressions and as C++ text."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import sympy
+from dace import dtypes, subsets
+from dace.codegen.targets.cpp import sym2cpp
+from dace.symbolic import int_ceil, int_floor
+from dace.symbolic import symbol as dace_symbol
+
+from dfcompiler.ir.dims import Dim
+
+
+@cache
+def symbol(name: str) -> sympy.Symbol:
+    """The 64-bit SDFG symbol called `name`; one object for each name, so that equality holds."""
+    return dace_symbol(name, dtypes.int64)
+
+
+def expression(dim: Dim) -> Any:
+    """`dim` over SDFG symbols, with DaCe's integer division; integers stay `int`."""
+    return dim if isinstance(dim, int) else _expression(dim)
+
+
+@cache
+def _expression(dim: sympy.Expr) -> Any:
+    if dim.is_Symbol:
+        return symbol(dim.name)
+    if dim.is_Integer:
+        return sympy.Integer(int(dim))
+    if isinstance(dim, sympy.floor):
+        return int_floor(*_fraction(dim.args[0]))
+    if isinstance(dim, sympy.ceiling):
+        return int_ceil(*_fraction(dim.args[0]))
+    return dim.func(*map(_expression, dim.args)) if dim.args else dim
+
+
+def _fraction(dim: sympy.Expr) -> tuple[Any, Any]:
+    numerator, denominator = sympy.fraction(sympy.together(dim))
+    return _expression(numerator), _expression(denominator)
+
+
+def text(value: Any) -> str:
+    """A dimension, or an expression made from dimensions, as C++."""
+    if isinstance(value, int):
+        return str(value)
+    return str(sym2cpp(value))
+
+
+def unit_range(*indices: Any) -> subsets.Range:
+    """The subset with one index on each axis."""
+    return subsets.Range([(index, index, 1) for index in indices])
+
+
+def full_range(shape: Any) -> subsets.Range:
+    """The subset with every index on each axis."""
+    return subsets.Range([(0, extent - 1, 1) for extent in shape])
+
+
+def product(values: Any) -> Any:
+    """The product of integers and expressions."""
+    total: Any = 1
+    for value in values:
+        total = total * value
+    return total
