@@ -1,0 +1,141 @@
+"""``manifest.json``: what an artifact is, for its loader and for readers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dfcompiler.codegen.interface import Interface
+from dfcompiler.codegen.toolchain import NUMERIC_FLAGS, Compiler, compile_flags, link_flags
+from dfcompiler.codegen.weights import StoredTensor
+from dfcompiler.ir import Container, TensorType
+from dfcompiler.ir.dims import Dim, show_dim
+from dfcompiler.lowering.lowered import KernelRecord
+from dfcompiler.target import CpuTarget
+
+SCHEMA_VERSION = 1
+_TOOLS = ("dfcompiler", "dace", "numpy", "sympy", "ml_dtypes", "onnx")
+
+
+def manifest(
+    interface: Interface,
+    target: CpuTarget,
+    compiler: Compiler,
+    stored: Sequence[StoredTensor],
+    kernels: Sequence[KernelRecord],
+    source_hash: str,
+) -> dict[str, Any]:
+    """Everything but the hashes of the files."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": interface.prefix,
+        "source_hash": source_hash,
+        "tools": {**_tool_versions(), "compiler": str(compiler)},
+        "target": {"name": target.name, "cpu_features": list(target.cpu_features)},
+        "signature": {
+            "inputs": [_tensor(c) for c in interface.inputs],
+            "outputs": [_tensor(c) for c in interface.outputs],
+            "symbols": [
+                {
+                    "name": symbol.name,
+                    "maximum": symbol.maximum,
+                    "fixed_by": interface.fixed_by(symbol.name) or None,
+                }
+                for symbol in interface.symbols
+            ],
+        },
+        "max_rank": interface.max_rank,
+        "persistent": [{**_tensor(c), "bytes": c.type.stored_bytes} for c in interface.persistent],
+        "numeric_policy": {
+            "flags": list(NUMERIC_FLAGS),
+            "compile_flags": list(compile_flags(target)),
+            "link_flags": list(link_flags()),
+        },
+        "arena": {
+            "bytes": show_dim(_arena(interface)),
+            "alignment": 64,
+            "slots": [{"name": s.name, "bytes": show_dim(s.bytes)} for s in interface.slots],
+        },
+        "weights": [_stored(tensor) for tensor in stored],
+        "kernels": [
+            {
+                "op": record.op.kind,
+                "result": record.op.result,
+                "source": record.op.source,
+                "implementation": record.implementation,
+                "reason": record.reason,
+            }
+            for record in kernels
+        ],
+    }
+
+
+def file_table(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of every file below `folder`, by its path from there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in files
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file, read piece by piece."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            total.update(piece)
+    return total.hexdigest()
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """The one JSON text of a value."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _tensor(container: Container) -> dict[str, Any]:
+    return {"name": container.name, **_type(container.type)}
+
+
+def _type(type: TensorType) -> dict[str, Any]:  # noqa: A002
+    return {
+        "dtype": type.dtype.value,
+        "shape": [dim if isinstance(dim, int) else show_dim(dim) for dim in type.shape],
+    }
+
+
+def _stored(tensor: StoredTensor) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "role": tensor.role,
+        **_type(tensor.type),
+        "layout": str(tensor.type.layout),
+        "offset": tensor.offset,
+        "bytes": tensor.bytes,
+        "sha256": tensor.sha256,
+    }
+
+
+def _arena(interface: Interface) -> Dim:
+    """The sum of the slots, alignment of each left out."""
+    total: Dim = 0
+    for slot in interface.slots:
+        total = total + slot.bytes
+    return total
+
+
+def _tool_versions() -> dict[str, str]:
+    found = {}
+    for name in _TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

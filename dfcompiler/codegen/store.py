@@ -1,0 +1,99 @@
+"""A content-addressed store of build results that many processes may use at once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+_LARGEST_BYTES = 2 << 30
+
+
+def cache_folder() -> Path:
+    """``DFC_CACHE_DIR``, or ``dfcompiler`` in the user's cache folder."""
+    given = os.environ.get("DFC_CACHE_DIR")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dfcompiler"
+
+
+def digest(parts: Iterable[str | bytes]) -> str:
+    """One hash for a sequence of parts; where a part ends counts."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(f"{len(data)}:".encode())
+        total.update(data)
+    return total.hexdigest()
+
+
+def stored(key: str, make: Callable[[Path], None]) -> Path:
+    """The folder of `key`; `make` fills it when it is not there.
+
+    A folder appears complete or not at all: it is filled under another name and renamed. Where the
+    cache cannot be written, the folder is a temporary one.
+    """
+    root = cache_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+    except OSError:
+        root = Path(tempfile.mkdtemp(prefix="dfc-cache-"))
+        work = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+    place = root / key
+    try:
+        if _is_intact(place):
+            os.utime(place)
+            return place
+        make(work)
+        _seal(work)
+        _publish(work, place)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    _prune(root, place)
+    return place
+
+
+def _seal(folder: Path) -> None:
+    """Writes down what the folder holds, so that a damaged one is noticed."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    rows = [f"{p.stat().st_size} {p.relative_to(folder).as_posix()}\n" for p in files]
+    (folder / "SEAL").write_text("".join(rows), encoding="utf-8")
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        rows = (folder / "SEAL").read_text(encoding="utf-8").splitlines()
+        return all(
+            (folder / name).stat().st_size == int(size)
+            for size, _, name in (row.partition(" ") for row in rows)
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _publish(work: Path, place: Path) -> None:
+    try:
+        work.rename(place)
+    except OSError:
+        if _is_intact(place):
+            return  # another process was faster; equal keys mean equal contents
+        shutil.rmtree(place, ignore_errors=True)
+        work.rename(place)
+
+
+def _prune(root: Path, newest: Path) -> None:
+    """Drops the entries that were not used for longest when the store is over its limit."""
+    with contextlib.suppress(OSError):
+        folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        folders.sort(key=lambda p: p.stat().st_mtime, reverse=True)
+        total = 0
+        for folder in folders:
+            total += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+            if total > _LARGEST_BYTES and folder != newest:
+                shutil.rmtree(folder, ignore_errors=True)

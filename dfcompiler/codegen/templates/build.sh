@@ -1,0 +1,22 @@
+#!/bin/sh
+# Rebuilds model.so from the sources beside this script: build.sh [OUTPUT]
+#
+# Needs @COMPILER@ for the same bytes; another version gives the same
+# numbers up to rounding. CXX chooses the compiler.
+set -eu
+cd "$(dirname "$0")"
+cxx=${CXX:-g++}
+case ${1:-} in
+  "") out=../model.so ;;
+  /*) out=$1 ;;
+  *) out=$OLDPWD/$1 ;;
+esac
+objects=$(mktemp -d "${TMPDIR:-/tmp}/dfc-build.XXXXXX")
+trap 'rm -rf "$objects" "$out.$$"' EXIT
+trap 'exit 130' INT TERM
+for unit in @UNITS@; do
+  $cxx @COMPILE_FLAGS@ \
+    @INCLUDES@ -frandom-seed="$unit" -c "$unit.cpp" -o "$objects/$unit.o"
+done
+$cxx @LINK_FLAGS@ @OBJECTS@ -o "$out.$$"
+mv "$out.$$" "$out"
