@@ -64,7 +64,7 @@ class _Isa:
 
 _ISAS = {
     "x86-64-v4": _Isa(
-        64, ("-march=x86-64-v4", "-mprefer-vector-width=512"), _V4_FEATURES, gemm_nr=48, gemm_mr=8
+        64, ("-march=x86-64-v4", "-mprefer-vector-width=512"), _V4_FEATURES, gemm_nr=64, gemm_mr=6
     ),
     "x86-64-v3": _Isa(32, ("-march=x86-64-v3",), _V3_FEATURES, gemm_nr=16, gemm_mr=6),
     "generic": _Isa(16, (), (), gemm_nr=8, gemm_mr=4),

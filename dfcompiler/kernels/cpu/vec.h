@@ -51,7 +51,7 @@ DFC_INLINE void store(T* p, vec<T> x) {
 
 template <class T>
 DFC_INLINE vec<T> splat(T x) {
-  return vec<T>{} + x;
+  return x - vec<T>{};  // not `vec<T>{} + x`, which would have to turn -0 into 0
 }
 
 // The first `count` elements; the other lanes are zero. Reads nothing behind them.
