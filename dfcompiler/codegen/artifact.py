@@ -26,28 +26,27 @@ from dfcompiler.codegen.manifest import file_table, manifest, to_json
 from dfcompiler.codegen.toolchain import find_compiler
 from dfcompiler.codegen.weights import write_weights
 from dfcompiler.errors import UsageError
-from dfcompiler.ir import Program, show
+from dfcompiler.ir import show
 from dfcompiler.lowering.lowered import Lowered
+from dfcompiler.pipeline import Snapshot
 from dfcompiler.target import CpuTarget
 
 MANIFEST = "manifest.json"
 
 
-class NamedProgram(Protocol):
-    """A program after a pass, and the file name it is kept under."""
+class Transformed(Protocol):
+    """What a pipeline gives, as far as an artifact keeps it."""
 
     @property
-    def file_name(self) -> str: ...
-    @property
-    def program(self) -> Program: ...
+    def snapshots(self) -> Sequence[Snapshot]: ...
 
 
 def build(
+    result: Transformed | None,
     lowered: Lowered,
     target: CpuTarget,
     out: str | Path,
     *,
-    snapshots: Sequence[NamedProgram] = (),
     report: Mapping[str, Any] | None = None,
     force: bool = False,
     source_hash: str = "",
@@ -59,10 +58,10 @@ def build(
     new artifact or what it was before.
 
     Args:
+        result: how the program came about; its snapshots are kept.
         lowered: the program, its graph and its arguments.
         target: the machine it was lowered for.
         out: the directory to make.
-        snapshots: the program after each pass that changed it.
         report: contents of ``report.json``; equal compiles need equal reports.
         force: whether to replace an artifact that is there.
         source_hash: hash of the model.
@@ -94,7 +93,7 @@ def build(
         build_library(sources, target, folder / "src", folder / LIBRARY)
         (folder / "model.h").write_text(header, encoding="utf-8")
         (folder / "model.sdfgz").write_bytes(saved_graph(lowered.sdfg))
-        _write_snapshots(folder / "ir", snapshots)
+        _write_snapshots(folder / "ir", result.snapshots if result else ())
         (folder / "report.json").write_text(to_json(report or {}), encoding="utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, folder / "tokenizer.json")
@@ -142,9 +141,9 @@ def _written_beside(out: Path) -> Iterator[Path]:
         folder = holder / "new"
         folder.mkdir()
         yield folder
-        if os.path.lexists(out):
-            out.rename(holder / "old")
         try:
+            if os.path.lexists(out):
+                out.rename(holder / "old")
             folder.rename(out)
         except BaseException:
             if (holder / "old").exists():
@@ -154,7 +153,7 @@ def _written_beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def _write_snapshots(folder: Path, snapshots: Sequence[NamedProgram]) -> None:
+def _write_snapshots(folder: Path, snapshots: Sequence[Snapshot]) -> None:
     folder.mkdir()
     for snapshot in snapshots:
         (folder / snapshot.file_name).write_text(show(snapshot.program), encoding="utf-8")

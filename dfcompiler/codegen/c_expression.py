@@ -36,7 +36,11 @@ class _CPrinter(StrPrinter):  # type: ignore[misc,unused-ignore]
     def _print_Integer(self, expr: sympy.Integer) -> str:
         return f"{self._integer}({int(expr)})"
 
-    _print_One = _print_Zero = _print_NegativeOne = _print_Integer
+    def _print_One(self, expr: sympy.Integer) -> str:
+        return self._print_Integer(expr)
+
+    def _print_NegativeOne(self, expr: sympy.Integer) -> str:
+        return self._print_Integer(expr)
 
     def _print_Add(self, expr: sympy.Add, order: object = None) -> str:
         return self._ratio(expr) or f"({' + '.join(self._sorted(expr))})"

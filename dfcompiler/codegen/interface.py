@@ -11,11 +11,6 @@ from dfcompiler.ir.dims import Dim, free_symbols, show_dim
 from dfcompiler.lowering.lowered import Argument, Lowered
 
 _MAX_RANK = 8
-_C_KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while".split()
-)
 
 
 @dataclass(frozen=True)
@@ -90,11 +85,9 @@ def interface_of(lowered: Lowered) -> Interface:
 
 
 def c_identifier(name: str) -> str:
-    """`name` as a C identifier; letters that C does not know become underscores."""
+    """`name` as the start of C identifiers; what C does not allow becomes underscores."""
     word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"
-    if word[0].isdigit() or word in _C_KEYWORDS:
-        word = f"m_{word}"
-    return word
+    return f"m_{word}" if word[0].isdigit() else word
 
 
 def unique_identifiers(names: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -145,10 +146,8 @@ def run_all(commands: Sequence[Sequence[str]], folder: Path) -> None:
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         if process.poll() is None:
-            try:  # the compiler driver's children belong to its group
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the driver's children are in its group
         process.wait()
 
 

@@ -1,0 +1,97 @@
+"""The C interface of an artifact's shared library, through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from dfcompiler.errors import DfcError, InputError, InternalError, ModelError, UsageError
+
+NO_MEMORY, BAD_WEIGHTS, BUSY, INTERNAL = 6, 7, 8, 9
+_opened: dict[tuple[int, int], ctypes.CDLL] = {}
+_lock = threading.Lock()
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """The shared library at `path`, as it is now.
+
+    The dynamic loader knows a library by the text of its path before it looks at the file, so a
+    file that took the place of a loaded one must be spelled in another way.
+
+    Raises:
+        ModelError: if it cannot be loaded.
+    """
+    facts = path.stat()
+    identity = (facts.st_dev, facts.st_ino)
+    with _lock:
+        if identity not in _opened:
+            spelled = os.path.join(path.parent, *["."] * len(_opened), path.name)
+            try:
+                _opened[identity] = ctypes.CDLL(spelled, mode=os.RTLD_LOCAL | os.RTLD_NOW)
+            except OSError as error:
+                raise ModelError(
+                    f"{path} cannot be loaded: {error}",
+                    hint="it needs libstdc++ and libgomp; the file may also be damaged",
+                ) from error
+        return _opened[identity]
+
+
+class Library:
+    """Typed functions of one artifact's C interface."""
+
+    def __init__(self, path: Path, name: str, max_rank: int) -> None:
+        self.tensor = _tensor_struct(max_rank)
+        library = open_library(path)
+        pointer, tensors = ctypes.c_void_p, ctypes.POINTER(self.tensor)
+        sizes, count = ctypes.POINTER(ctypes.c_int64), ctypes.c_int32
+        call = [pointer, tensors, count, sizes, tensors, count]
+
+        def bind(suffix: str, result: Any, arguments: list[Any]) -> Any:
+            try:
+                function = getattr(library, f"{name}_{suffix}")
+            except AttributeError as error:
+                raise ModelError(f"{path} is no library of {name}: it lacks {suffix}") from error
+            function.restype, function.argtypes = result, arguments
+            return function
+
+        self.create = bind("create", pointer, [ctypes.c_char_p])
+        self.clone = bind("clone", pointer, [pointer])
+        self.run = bind("run", ctypes.c_int, call)
+        self.output_shapes = bind(
+            "output_shapes", ctypes.c_int, [pointer, tensors, count, sizes, tensors, count]
+        )
+        self.reset = bind("reset", ctypes.c_int, [pointer])
+        self.set_threads = bind("set_threads", ctypes.c_int, [pointer, count])
+        self.arena_bytes = bind("arena_bytes", ctypes.c_int64, [pointer])
+        self.last_error = bind("last_error", ctypes.c_char_p, [])
+        self.destroy = bind("destroy", None, [pointer])
+
+    def error(self, status: int) -> DfcError:
+        """What the last failure of this thread means to a user."""
+        text = self.last_error().decode("utf-8", "replace")
+        match status:
+            case 6:
+                return InputError(text, hint="use smaller sizes")
+            case 7:
+                return ModelError(text)
+            case 8:
+                return UsageError(text)
+            case 9:
+                return InternalError(text)
+        return InputError(text)
+
+
+def _tensor_struct(max_rank: int) -> type[ctypes.Structure]:
+    class TensorStruct(ctypes.Structure):
+        _fields_ = (
+            ("data", ctypes.c_void_p),
+            ("bytes", ctypes.c_int64),
+            ("dtype", ctypes.c_int32),
+            ("rank", ctypes.c_int32),
+            ("shape", ctypes.c_int64 * max_rank),
+        )
+
+    return TensorStruct

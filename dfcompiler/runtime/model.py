@@ -1,0 +1,238 @@
+"""A loaded artifact that can be run."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from dfcompiler.errors import InputError, ModelError, UsageError
+from dfcompiler.runtime.library import Library
+from dfcompiler.runtime.manifest import (
+    DTYPES,
+    Manifest,
+    Signature,
+    Tensor,
+    numpy_dtype,
+    read_manifest,
+)
+
+
+def load(path: str | Path, *, verify_hashes: bool = False, threads: int | None = None) -> Model:
+    """Loads an artifact.
+
+    Args:
+        path: the folder that ``compile`` wrote.
+        verify_hashes: compare the hash of every file; without it, sizes alone are compared.
+        threads: threads of a run; OpenMP decides if absent.
+
+    Raises:
+        ModelError: if it is damaged, of another schema, or for another CPU.
+    """
+    manifest = read_manifest(Path(path).absolute(), verify_hashes)
+    library = Library(manifest.folder / "model.so", manifest.name, manifest.max_rank)
+    handle = library.create(bytes(manifest.folder / "weights.bin"))
+    if not handle:
+        raise ModelError(library.last_error().decode("utf-8", "replace"))
+    return Model(manifest, library, handle, threads)
+
+
+class Model:
+    """One instance of a compiled model: its own persistent state over shared, mapped weights.
+
+    A model may be called from any thread; calls on one instance wait for each other. `clone` gives
+    each thread an instance of its own.
+    """
+
+    def __init__(
+        self, manifest: Manifest, library: Library, handle: int, threads: int | None = None
+    ) -> None:
+        self._manifest, self._library = manifest, library
+        self._handle: int | None = handle
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, library.destroy, handle)
+        signature = manifest.signature
+        self._inputs = tuple(map(_Input, signature.inputs))
+        self._names = frozenset(tensor.name for tensor in signature.inputs)
+        self._outputs = tuple((t.name, numpy_dtype(t), len(t.shape)) for t in signature.outputs)
+        self._symbols = {symbol.name: i for i, symbol in enumerate(signature.symbols)}
+        self._input_structs = (library.tensor * len(self._inputs))()
+        self._output_structs = (library.tensor * len(self._outputs))()
+        if threads is not None:
+            self.set_threads(threads)
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs, sizes and persistent state."""
+        return self._manifest.signature
+
+    @property
+    def path(self) -> Path:
+        """The artifact."""
+        return self._manifest.folder
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The contents of ``manifest.json``."""
+        return self._manifest.facts
+
+    @property
+    def arena_bytes(self) -> int:
+        """Working memory that this instance holds; it grows with the sizes of the calls."""
+        with self._lock:
+            return int(self._library.arena_bytes(self._open()))
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray] | None = None, /, **symbols: int
+    ) -> dict[str, np.ndarray]:
+        """Runs the model once.
+
+        Args:
+            inputs: an array for every input, with exactly its dtype.
+            symbols: values of the sizes that no input fixes.
+
+        Raises:
+            InputError: if an input is missing, not expected, or has a wrong dtype, rank or size.
+        """
+        arrays = self._arrays(inputs or {})
+        sizes = self._sizes(symbols) if symbols else None
+        with self._lock:
+            handle = self._open()
+            for struct, array, spec in zip(self._input_structs, arrays, self._inputs, strict=True):
+                spec.describe(struct, array)
+            call = (
+                *(handle, self._input_structs, len(self._inputs)),
+                *(sizes, self._output_structs, len(self._outputs)),
+            )
+            self._check(self._library.output_shapes(*call))
+            results = {}
+            for struct, (name, dtype, rank) in zip(
+                self._output_structs, self._outputs, strict=True
+            ):
+                result = np.empty(struct.shape[:rank], dtype)
+                struct.data = result.ctypes.data
+                results[name] = result
+            self._check(self._library.run(*call))
+        return results
+
+    def reset(self) -> None:
+        """Sets the persistent state to its initial value."""
+        with self._lock:
+            self._check(self._library.reset(self._open()))
+
+    def set_threads(self, threads: int) -> None:
+        """Sets the number of threads of later runs; 0 leaves it to OpenMP.
+
+        Raises:
+            UsageError: if it is negative.
+        """
+        if threads < 0 or threads > 1 << 16:
+            raise UsageError(f"found {threads} threads; expected 0 to {1 << 16}")
+        with self._lock:
+            self._check(self._library.set_threads(self._open(), threads))
+
+    def clone(self) -> Model:
+        """An instance over the same mapped weights, with persistent state at its initial value."""
+        with self._lock:
+            handle = self._library.clone(self._open())
+        if not handle:
+            raise self._library.error(6)
+        return Model(self._manifest, self._library, handle)
+
+    def close(self) -> None:
+        """Gives the memory back; the model cannot be run afterwards."""
+        with self._lock:
+            self._handle = None
+            self._finalizer()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self._handle else " (closed)"
+        return f"<Model {self._manifest.name}{self.signature}{state}>"
+
+    def _open(self) -> int:
+        if self._handle is None:
+            raise UsageError(f"the model {self._manifest.name} is closed")
+        return self._handle
+
+    def _check(self, status: int) -> None:
+        if status:
+            raise self._library.error(status)
+
+    def _arrays(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if inputs.keys() != self._names:
+            missing = [spec.name for spec in self._inputs if spec.name not in inputs]
+            extra = [str(name) for name in inputs if name not in self._names]
+            found = [f"missing {', '.join(missing)}"] if missing else []
+            found += [f"not expected: {', '.join(extra)}"] if extra else []
+            expected = ", ".join(str(spec.tensor) for spec in self._inputs) or "no input"
+            raise InputError(f"inputs {'; '.join(found)}; expected {expected}")
+        return [spec.checked(inputs[spec.name]) for spec in self._inputs]
+
+    def _sizes(self, symbols: Mapping[str, int]) -> ctypes.Array[ctypes.c_int64]:
+        values = (ctypes.c_int64 * max(1, len(self._symbols)))()
+        for name, value in symbols.items():
+            if name not in self._symbols:
+                known = ", ".join(self._symbols) or "none"
+                raise InputError(f"there is no size {name}; this model's sizes are: {known}")
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
+                raise InputError(f"{name} = {value!r} is no integer")
+            number = value.__index__()
+            if not 1 <= number < 1 << 31:
+                raise InputError(f"{name} = {number}; expected 1 to {(1 << 31) - 1}")
+            values[self._symbols[name]] = number
+        return values
+
+
+class _Input:
+    """What an input has to be."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.name = tensor, tensor.name
+        self.code, self.rank = DTYPES.index(tensor.dtype), len(tensor.shape)
+        self.dtype = None if tensor.dtype == "bf16" else np.dtype(tensor.numpy_name)
+
+    def checked(self, value: Any) -> np.ndarray:
+        """`value` as a contiguous array of exactly this dtype and rank."""
+        array = value if type(value) is np.ndarray else np.asarray(value)
+        if array.dtype != self.dtype and not self._is_bfloat16(array.dtype):
+            raise InputError(
+                f"{self.name} is {array.dtype}; expected {self.tensor.numpy_name}",
+                hint=f"convert it: {self.name}.astype({self.tensor.numpy_name!r})",
+            )
+        if array.ndim != self.rank:
+            raise InputError(
+                f"{self.name} has rank {array.ndim}, shape {list(array.shape)}; "
+                f"expected {self.tensor}"
+            )
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            array = np.require(array, requirements=["C", "A"])
+        return array
+
+    def describe(self, struct: Any, array: np.ndarray) -> None:
+        """Fills the C description of an array."""
+        struct.data = array.ctypes.data
+        struct.bytes = array.nbytes
+        struct.dtype = self.code
+        struct.rank = self.rank
+        struct.shape[: self.rank] = array.shape
+
+    def _is_bfloat16(self, dtype: np.dtype[Any]) -> bool:
+        """bfloat16 in any library's spelling, or its bits."""
+        return self.dtype is None and (dtype.name == "bfloat16" or dtype == np.uint16)
