@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfcompiler.api import compile, explain, import_model, inspect, optimize, verify
+    from dfcompiler.api import compile, import_model, optimize, specialize  # noqa: A004
     from dfcompiler.runtime import Model, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "compile", "explain", "import_model", "inspect", "load", "optimize", "verify"]
+__all__ = ["Model", "compile", "import_model", "load", "optimize", "specialize"]
 
 _RUNTIME = ("Model", "load")
 

@@ -56,7 +56,7 @@ def onnxruntime(model: Path, threads: int = 0) -> Runner:
     return run
 
 
-def exported_torch(model: Path) -> Runner:
+def exported_torch(model: Path, threads: int = 0) -> Runner:
     """A program saved by ``torch.export.save``, run by torch; outputs are in order of position.
 
     Raises:
@@ -74,6 +74,8 @@ def exported_torch(model: Path) -> Runner:
             f"{model} cannot be run by torch; expected a file of torch.export.save (.pt2)",
             hint="use --against onnxruntime or --against interpreter",
         )
+    if threads:
+        torch.set_num_threads(threads)
     return torch_module(torch.export.load(model).module())
 
 

@@ -1,0 +1,355 @@
+"""The Python face: a model in, a loaded artifact out.
+
+import dfcompiler as dfc
+model = dfc.compile("model.onnx", out="model.dfc")
+outputs = model.run({"input_ids": ids, "attention_mask": mask})
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dfcompiler.errors import ModelError, UnsupportedError, UsageError
+from dfcompiler.ir import Program, parse, verify
+from dfcompiler.ir.dims import Dim, equal, show_dim
+from dfcompiler.ir.specialize import bound_symbols, fix_symbols
+from dfcompiler.pipeline import Pass, Pipeline, PipelineResult, Step
+from dfcompiler.target import CpuTarget, parse_target
+
+if TYPE_CHECKING:
+    from dfcompiler.runtime import Model
+
+Sizes: TypeAlias = "Mapping[str, int | Sequence[int | None]]"
+PipelineLike: TypeAlias = "str | Path | Pipeline | Sequence[str | Step | Pass] | None"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the compilation that begins now.
+
+    Attributes:
+        name: what is done.
+        number: its position, from 1.
+        count: how many stages there are.
+        program: the program as it is before this stage; None before the import.
+    """
+
+    name: str
+    number: int
+    count: int
+    program: Program | None
+
+
+Progress: TypeAlias = Callable[[Stage], None]
+
+
+def compile(  # noqa: A001
+    model: Any,
+    out: str | PathLike[str] | None = None,
+    target: str | CpuTarget = "cpu",
+    shapes: Sizes | None = None,
+    pipeline: PipelineLike = None,
+    precision: str = "f32",
+    force: bool = False,
+    limits: Mapping[str, int] | None = None,
+    example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
+    dynamic_shapes: Any = None,
+    tokenizer: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Compiles a model and loads the artifact.
+
+    Args:
+        model: path of an ONNX, ``.pt2`` or ``.ir`` file, an ``onnx.ModelProto``, a
+            ``torch.nn.Module``, a ``torch.export.ExportedProgram``, or a `Program`.
+        out: folder of the artifact; without it the artifact is temporary and goes with the object.
+        target: ``cpu`` for this machine, or ``cpu:x86-64-v3`` and the like.
+        shapes: sizes to fix: by symbol (``{"batch": 1}``) or by input (``{"ids": (1, None)}``).
+        pipeline: the name of a pipeline, a TOML file, or passes; the default one if absent.
+        precision: ``f32``: every value keeps the element type of the model.
+        force: replace an artifact that is already there.
+        limits: greatest values of sizes that stay free.
+        example_inputs: for a ``torch.nn.Module``: what to trace it with.
+        dynamic_shapes: for a ``torch.nn.Module``: which sizes stay free, as in ``torch.export``.
+        tokenizer: a ``tokenizer.json`` that goes into the artifact, for ``dfc generate``.
+        progress: called at the start of every stage.
+
+    Raises:
+        DfcError: with one sentence; nothing is written then.
+    """
+    from dfcompiler.codegen import build, check_replaceable, find_compiler
+    from dfcompiler.lowering import lower
+    from dfcompiler.runtime import load
+
+    machine = parse_target(target) if isinstance(target, str) else target
+    _check_precision(precision)
+    vocabulary = _existing(tokenizer) if tokenizer is not None else None
+    if out is not None:
+        check_replaceable(Path(out).absolute(), force)
+    find_compiler()
+    stage = _Stages(progress)
+    with _artifact_folder(out) as (folder, temporary):
+        stage("import", None)
+        source_hash = _source_hash(model)
+        program = import_model(model, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
+        program = specialize(program, shapes, limits)
+        stage("optimize", program)
+        result = optimize(program, machine, pipeline)
+        stage("lower", result.program)
+        lowered = lower(result.program, machine)
+        stage("build", result.program)
+        path = build(
+            result,
+            lowered,
+            machine,
+            folder,
+            force=force,
+            source_hash=source_hash,
+            tokenizer=vocabulary,
+        )
+        stage("load", result.program)
+        loaded = load(path)
+        if temporary:
+            weakref.finalize(loaded, shutil.rmtree, folder.parent, ignore_errors=True)
+    return loaded
+
+
+def import_model(
+    model: Any,
+    *,
+    example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Program:
+    """The program of a model, as exported, before any pass.
+
+    Raises:
+        UsageError: if `model` is nothing that can be imported.
+        ModelError: if it is broken or contradicts itself.
+        UnsupportedError: with all operators that are missing.
+    """
+    if isinstance(model, Program):
+        return verify(model)
+    if isinstance(model, str | PathLike):
+        return _import_file(_existing(model))
+    kind = _kind(model)
+    if kind == "onnx":
+        from dfcompiler.importers.onnx import import_onnx
+
+        return import_onnx(model)
+    if kind == "exported":
+        from dfcompiler.importers.torch_export import import_exported
+
+        return import_exported(model)
+    if kind == "module":
+        from dfcompiler.importers.torch_export import import_module
+
+        if example_inputs is None:
+            raise UsageError(
+                "a torch.nn.Module is traced; expected example_inputs",
+                hint="compile(module, example_inputs={...}, dynamic_shapes={...})",
+            )
+        inputs = example_inputs if isinstance(example_inputs, Mapping) else tuple(example_inputs)
+        return import_module(model, inputs, dynamic_shapes)
+    raise UsageError(
+        f"a {type(model).__name__} is no model; expected a path, an onnx.ModelProto, a "
+        "torch.nn.Module, a torch.export.ExportedProgram or a Program"
+    )
+
+
+def specialize(
+    program: Program, shapes: Sizes | None = None, limits: Mapping[str, int] | None = None
+) -> Program:
+    """The program with sizes fixed by symbol or by input shape, and with limits on others.
+
+    Raises:
+        UsageError: if a name does not exist or a size contradicts the model.
+    """
+    fixed = fix_symbols(program, given_sizes(program, shapes or {}))
+    return bound_symbols(fixed, dict(limits or {}))
+
+
+def given_sizes(program: Program, shapes: Sizes) -> dict[str, int]:
+    """The values of symbols that sizes by symbol or by input shape fix.
+
+    Raises:
+        UsageError: if an input does not exist or a size contradicts the model.
+    """
+    values: dict[str, int] = {}
+    for name, size in shapes.items():
+        if isinstance(size, int):
+            _bind(values, name, size, f"{name} = {size}")
+            continue
+        container = next((c for c in program.inputs if c.name == name), None)
+        if container is None:
+            listed = ", ".join(c.name for c in program.inputs)
+            raise UsageError(f"the model has no input {name}; its inputs are: {listed}")
+        declared = container.type.shape
+        if len(declared) != len(size):
+            shown = ", ".join(map(show_dim, declared))
+            raise UsageError(f"{name} is [{shown}]; {len(size)} sizes were given")
+        for dim, extent in zip(declared, size, strict=True):
+            _bind_extent(values, name, dim, extent)
+    return values
+
+
+def optimize(
+    program: Program, target: str | CpuTarget = "cpu", pipeline: PipelineLike = None
+) -> PipelineResult:
+    """Runs a pipeline: verified, measured and recorded after every pass.
+
+    Raises:
+        UsageError: if the pipeline does not exist.
+        DfcError: from a pass, saying which one.
+    """
+    machine = parse_target(target) if isinstance(target, str) else target
+    return resolve_pipeline(pipeline, machine).run(program)
+
+
+def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget) -> Pipeline:
+    """The pipeline of a name, a TOML file, or a list of passes.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    from dfcompiler.pipeline import assemble, read_steps
+    from passes.pipelines import named
+
+    if isinstance(pipeline, Pipeline):
+        return pipeline
+    if pipeline is None or (isinstance(pipeline, str) and not pipeline.endswith(".toml")):
+        return named(pipeline or "default", target)
+    if isinstance(pipeline, str | Path):
+        return assemble(read_steps(Path(pipeline)), target)
+    steps = [one for one in pipeline if not isinstance(one, Pass)]
+    ready = iter(assemble(steps, target).passes)
+    return Pipeline(tuple(one if isinstance(one, Pass) else next(ready) for one in pipeline))
+
+
+# ------------------------------------------------------------------------------------ the details
+
+
+class _Stages:
+    NAMES = ("import", "optimize", "lower", "build", "load")
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+
+    def __call__(self, name: str, program: Program | None) -> None:
+        if self.progress:
+            number = self.NAMES.index(name) + 1
+            self.progress(Stage(name, number, len(self.NAMES), program))
+
+
+@contextmanager
+def _artifact_folder(out: str | PathLike[str] | None) -> Iterator[tuple[Path, bool]]:
+    """The folder to write, and whether it is temporary; a temporary one goes when this fails."""
+    if out is not None:
+        yield Path(out), False
+        return
+    parent = Path(tempfile.mkdtemp(prefix="dfcompiler-"))
+    try:
+        yield parent / "model.dfc", True
+    except BaseException:
+        shutil.rmtree(parent, ignore_errors=True)
+        raise
+
+
+def _source_hash(model: Any) -> str:
+    """The sha256 of a model's file; empty for a model in memory."""
+    if not isinstance(model, str | PathLike) or not Path(model).is_file():
+        return ""
+    total = hashlib.sha256()
+    with Path(model).open("rb") as file:
+        while piece := file.read(1 << 20):
+            total.update(piece)
+    return total.hexdigest()
+
+
+def _check_precision(precision: str) -> None:
+    if precision != "f32":
+        raise UnsupportedError(
+            f"precision {precision} is not supported; expected f32, which keeps the model's own "
+            "element types"
+        )
+
+
+def _existing(path: str | PathLike[str]) -> Path:
+    found = Path(path)
+    if not found.exists():
+        raise UsageError(f"there is no file {found}")
+    return found
+
+
+def _import_file(path: Path) -> Program:
+    if path.is_dir():
+        what = "an artifact already" if (path / "manifest.json").is_file() else "a folder"
+        raise UsageError(f"{path} is {what}; expected a model file", hint="load it with dfc.load")
+    if path.suffix == ".ir":
+        return _import_text(path)
+    if path.suffix == ".pt2":
+        from dfcompiler.importers.torch_export import import_exported
+
+        return import_exported(_load_exported(path), path.stem)
+    from dfcompiler.importers.onnx import import_onnx
+
+    return import_onnx(path)
+
+
+def _import_text(path: Path) -> Program:
+    try:
+        program = verify(parse(path.read_text(encoding="utf-8")))
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not the text form of a program") from error
+    if program.weights:
+        raise ModelError(
+            f"{path} is text without the values of its {len(program.weights)} weights",
+            hint="compile the model it was made from",
+        )
+    return program
+
+
+def _load_exported(path: Path) -> Any:
+    import torch
+
+    try:
+        return torch.export.load(path)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{path} is no program saved by torch.export.save: {first}") from error
+
+
+def _kind(model: Any) -> str:
+    """What a model object is, by the names of its classes, so that nothing need be imported."""
+    for base in type(model).__mro__:
+        match base.__module__.split(".")[0], base.__name__:
+            case "onnx", "ModelProto":
+                return "onnx"
+            case "torch", "ExportedProgram":
+                return "exported"
+            case "torch", "Module":
+                return "module"
+    return ""
+
+
+def _bind_extent(values: dict[str, int], name: str, dim: Dim, extent: int | None) -> None:
+    if extent is None:
+        return
+    if isinstance(dim, int) or not dim.is_Symbol:
+        if not equal(dim, extent):
+            raise UsageError(f"{name} has size {show_dim(dim)} where {extent} was given")
+        return
+    _bind(values, dim.name, extent, f"{name} with {dim.name} = {extent}")
+
+
+def _bind(values: dict[str, int], symbol: str, size: int, what: str) -> None:
+    if values.setdefault(symbol, size) != size:
+        raise UsageError(f"{what} contradicts {symbol} = {values[symbol]}, given before")
