@@ -1,0 +1,84 @@
+"""Contents become operators: constants, dimensions and ranges."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dfcompiler.importers.onnx.contents import Elements, Grid
+from dfcompiler.importers.onnx.values import Value
+from dfcompiler.ir import Attr, DType, TensorType
+from dfcompiler.ir.dims import Dim
+
+if TYPE_CHECKING:
+    from dfcompiler.importers.onnx.context import Context
+
+_INLINE = 8
+
+
+def emit_content(context: Context, value: Value) -> str:
+    """Appends the operators that compute a value of which only the contents are known."""
+    content = value.content
+    if isinstance(content, Grid):
+        return _grid(context, value, content)
+    assert isinstance(content, Elements)
+    if not content.is_numeric:
+        return _dims(context, value, content)
+    array = content.array.astype(value.dtype.numpy)
+    if array.size > _INLINE:
+        return context.weight(value.source, array)
+    attr = _nested(array.tolist()) if array.size else 0
+    return context.builder.constant(attr, value.type, value.source)
+
+
+def _nested(value: object) -> Attr:
+    """Nested lists as nested tuples."""
+    return tuple(map(_nested, value)) if isinstance(value, list) else value  # type: ignore[return-value]
+
+
+def _dims(context: Context, value: Value, content: Elements) -> str:
+    """A tensor of expressions: each one a `dim`, laid side by side."""
+    build, dtype = context.builder, value.dtype
+    parts = [_dim(context, dim, dtype, value.source) for dim in content.array.flat]
+    if value.rank == 0:
+        return parts[0]
+    single = TensorType(dtype, (1,))
+    parts = [build.op("reshape", [p], type=single, source=value.source) for p in parts]
+    joined = build.op("concat", parts, {"axis": 0}, source=value.source)
+    if value.rank == 1:
+        return joined
+    return build.op("reshape", [joined], type=value.type, source=value.source)
+
+
+def _dim(context: Context, dim: Dim, dtype: DType, source: str) -> str:
+    if isinstance(dim, int | np.integer):
+        return context.builder.constant(int(dim), TensorType(dtype), source)
+    return context.builder.op("dim", (), {"value": dim}, type=TensorType(dtype), source=source)
+
+
+def _grid(context: Context, value: Value, content: Grid) -> str:
+    build, source = context.builder, value.source
+    if content.is_uniform:
+        if isinstance(content.offset, bool | int | float):
+            return build.constant(content.offset, value.type, source)
+        name = _dim(context, content.offset, value.dtype, source)
+        if value.rank == 0:
+            return name
+        return build.op("expand", [name], type=value.type, source=source)
+    total = ""
+    for axis, step in enumerate(content.steps):
+        if isinstance(step, int) and step == 0:
+            continue
+        attrs: dict[str, Attr] = {"start": 0 if total else content.offset, "step": step}
+        extent = value.shape[axis]
+        type_ = TensorType(value.dtype, (extent,))
+        term = build.op("iota", (), attrs, type=type_, source=source)
+        column = tuple(extent if a == axis else 1 for a in range(value.rank))
+        if value.rank > 1:
+            type_ = value.type.with_shape(column)
+            term = build.op("reshape", [term], type=type_, source=source)
+        total = build.op("add", [total, term], source=source) if total else term
+    if build.types[total].same(value.type):
+        return total
+    return build.op("expand", [total], type=value.type, source=source)
