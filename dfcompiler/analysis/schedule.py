@@ -41,7 +41,15 @@ def _reads(op: Op, types: Types, fast_bytes: int) -> int:
             return _region_reads(op, types, fast_bytes)
         case "softmax" | "layer_norm" | "rms_norm":
             return _row_reads(op, types, fast_bytes)
-    return sum(operand_bytes(op, types, i) for i in range(len(types)))
+    return _once_each(op, types)
+
+
+def _once_each(op: Op, types: Types) -> int:
+    """Every input read once, also one that stands twice among the inputs."""
+    reads: dict[str, int] = {}
+    for index, name in enumerate(op.inputs):
+        reads[name] = max(reads.get(name, 0), operand_bytes(op, types, index))
+    return sum(reads.values())
 
 
 def operand_bytes(op: Op, types: Types, index: int) -> int:

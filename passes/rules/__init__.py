@@ -1,0 +1,1 @@
+"""Local rewrite rules, by operator, and the sweep that applies them."""

@@ -1,0 +1,286 @@
+"""Integers known at compile time: index ranges, extents, comparisons and gathers by them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeAlias
+
+import sympy
+
+from dfcompiler.ir import Dim, Op
+from dfcompiler.ir.dims import as_dim, equal, evaluate, expand, free_symbols, same_shape, symbol
+from dfcompiler.ir.operators.spec import normalize_axis
+from passes.rules.sweep import Rule, Sweep, as_constant, as_kind
+
+Interval: TypeAlias = "tuple[Dim, Dim]"
+"""Least and greatest value, both included."""
+
+DEPTH_LIMIT = 8
+"""How many operators `interval` looks through, so that a rule takes constant time."""
+
+
+def plain_extent(sweep: Sweep, op: Op) -> Op | None:
+    """The value of an expression without symbols is a constant."""
+    value = op.attr("value")
+    return as_constant(op, value) if isinstance(value, int) else None
+
+
+def fold_extents(sweep: Sweep, op: Op) -> Op | None:
+    """Integer arithmetic on extents is an extent: ``dim {S} + 1`` is ``dim {S + 1}``."""
+    if op.type.shape or not op.type.dtype.is_integer:
+        return None
+    values = [_extent(sweep, name) for name in op.inputs]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    match op.kind, known:
+        case "add", [a, b]:
+            return as_kind(op, "dim", value=expand(as_dim(a + b)))
+        case "sub", [a, b]:
+            return as_kind(op, "dim", value=expand(as_dim(a - b)))
+        case "mul", [a, b]:
+            return as_kind(op, "dim", value=expand(as_dim(a * b)))
+        case "neg", [a]:
+            return as_kind(op, "dim", value=expand(as_dim(-a)))
+        case "cast", [a]:
+            return as_kind(op, "dim", value=a)
+    return None
+
+
+def _extent(sweep: Sweep, name: str) -> Dim | None:
+    if sweep.type_of(name).shape or not sweep.type_of(name).dtype.is_integer:
+        return None
+    value = sweep.scalar(name)
+    if isinstance(value, int):
+        return int(value)
+    producer = sweep.producer(name, "dim")
+    return None if producer is None else as_dim(producer.attr("value"))
+
+
+def fold_iota(sweep: Sweep, op: Op) -> Op | None:
+    """An index range plus or times an extent, or in another integer type, is an index range."""
+    ranges = [sweep.producer(name, "iota") for name in op.inputs[:1]]
+    if not ranges or ranges[0] is None or not op.type.dtype.is_integer:
+        return None
+    start, step = _range(ranges[0])
+    amount = _extent(sweep, op.inputs[1]) if len(op.inputs) == 2 else 0
+    if amount is None or op.type.rank != 1:
+        return None
+    match op.kind:
+        case "add":
+            return _iota(op, start + amount, step)
+        case "sub":
+            return _iota(op, start - amount, step)
+        case "mul":
+            return _iota(op, start * amount, step * amount)
+        case "cast":
+            return _iota(op, start, step)
+    return None
+
+
+def slice_iota(sweep: Sweep, op: Op) -> Op | None:
+    """A slice of an index range is an index range."""
+    inner = sweep.producer(op.inputs[0], "iota")
+    if inner is None:
+        return None
+    start, step = _range(inner)
+    (offset,), (stride,) = op.attr("starts"), op.attr("steps") or (1,)
+    return _iota(op, start + offset * step, step * stride)
+
+
+def _range(op: Op) -> tuple[Dim, Dim]:
+    return as_dim(op.attr("start", 0)), as_dim(op.attr("step", 1))
+
+
+def _iota(op: Op, start: Dim, step: Dim) -> Op:
+    """An index range in the place of `op`; attributes at their defaults are left out."""
+    attrs = {"start": expand(as_dim(start)), "step": expand(as_dim(step))}
+    kept = {k: v for k, v in attrs.items() if not equal(v, int(k == "step"))}
+    return as_kind(op, "iota", **kept)
+
+
+def plain_iota(sweep: Sweep, op: Op) -> Op | None:
+    """Attributes at their defaults are left out."""
+    simple = _iota(op, *_range(op))
+    return simple if len(simple.attrs) < len(op.attrs) else None
+
+
+def gather_range(sweep: Sweep, op: Op) -> Op | None:
+    """Gathering consecutive rows is a slice; gathering one row again and again, a broadcast."""
+    data, index = op.inputs
+    axis = normalize_axis(int(op.attr("axis")), len(sweep.shape_of(data)))
+    value = sweep.scalar(index)
+    if value is not None:
+        return _gather_one(sweep, op, axis, int(value))
+    producer = sweep.producer(index, "iota")
+    if producer is None:
+        return None
+    start, step = _range(producer)
+    extent = sweep.shape_of(data)[axis]
+    (size,) = producer.type.shape
+    room = extent - start - size
+    if not equal(step, 1) or not _fits(sweep, start) or not _fits(sweep, room):
+        return None
+    zeros: list[Dim] = [0] * op.type.rank
+    zeros[axis] = start
+    return as_kind(op, "slice", data, starts=tuple(zeros))
+
+
+def _gather_one(sweep: Sweep, op: Op, axis: int, value: int) -> Op | None:
+    data = op.inputs[0]
+    shape = sweep.shape_of(data)
+    extent = shape[axis]
+    if not isinstance(extent, int) or not -extent <= value < extent:
+        return None
+    starts = tuple(value % extent if i == axis else 0 for i in range(len(shape)))
+    one = (*shape[:axis], 1, *shape[axis + 1 :])
+    row = sweep.emit("slice", (data,), {"starts": starts}, shape=one, source=op.source)
+    ones = (1,) * len(sweep.shape_of(op.inputs[1]))
+    spread = (*shape[:axis], *ones, *shape[axis + 1 :])
+    return as_kind(op, "expand", sweep.emit("reshape", (row,), shape=spread))
+
+
+def gather_narrow(sweep: Sweep, op: Op) -> Op | None:
+    """Gather by what was broadcast or reshaped, then broadcast or reshape."""
+    data, index = op.inputs
+    producer = sweep.producer(index, "expand", "reshape")
+    if producer is None:
+        return None
+    axis = normalize_axis(int(op.attr("axis")), len(sweep.shape_of(data)))
+    source = producer.inputs[0]
+    missing = len(sweep.shape_of(index)) - len(sweep.shape_of(source))
+    if producer.kind == "expand" and missing and axis:
+        return None
+    small = sweep.emit("gather", (data, source), {"axis": axis}, source=op.source)
+    return as_kind(op, producer.kind, small)
+
+
+def _fits(sweep: Sweep, dim: Dim) -> bool:
+    """Whether a dimension is never negative, symbols being at most their maximum."""
+    maxima = {s.name: s.maximum for s in sweep.program.symbols}
+    worst = {name: maxima.get(name) for name in free_symbols(dim)}
+    if is_nonnegative(sweep, dim):
+        return True
+    bounds = {name: most for name, most in worst.items() if most is not None}
+    if len(bounds) < len(worst) or not _falls(dim):
+        return False
+    return evaluate(dim, bounds) >= 0
+
+
+def _falls(dim: Dim) -> bool:
+    """Whether a polynomial never grows when a symbol does."""
+    if isinstance(dim, int):
+        return True
+    terms = sympy.Add.make_args(sympy.expand(dim))
+    return all(term.is_number or term.as_coeff_Mul()[0].is_negative for term in terms) and bool(
+        dim.is_polynomial(*dim.free_symbols)
+    )
+
+
+def is_nonnegative(sweep: Sweep, dim: Dim) -> bool:
+    """Whether a polynomial in symbols of at least 1, loop variables of at least 0, is ≥ 0."""
+    if isinstance(dim, int):
+        return dim >= 0
+    if not dim.is_polynomial(*dim.free_symbols):
+        return False
+    declared = {s.name for s in sweep.program.symbols}
+    shift = {symbol(n): symbol(n) + 1 for n in free_symbols(dim) if n in declared}
+    shifted = sympy.expand(dim.subs(shift, simultaneous=True))
+    terms = sympy.Add.make_args(shifted)
+    return all(not term.as_coeff_Mul()[0].is_negative for term in terms)
+
+
+def interval(sweep: Sweep, name: str, depth: int = DEPTH_LIMIT) -> Interval | None:
+    """The range of an integer value, where producers tell it."""
+    value = sweep.scalar(name)
+    if isinstance(value, int):
+        return int(value), int(value)
+    producer = sweep.producer(name)
+    if producer is None or depth == 0 or not producer.type.dtype.is_integer:
+        return None
+    match producer.kind:
+        case "dim":
+            return producer.attr("value"), producer.attr("value")
+        case "iota":
+            start, step = _range(producer)
+            last = as_dim(start + step * (producer.type.shape[0] - 1))
+            return (start, last) if is_nonnegative(sweep, step) else (last, start)
+        case "reshape" | "expand" | "transpose" | "slice" | "gather":
+            return interval(sweep, producer.inputs[0], depth - 1)
+        case "add" | "sub":
+            a, b = (interval(sweep, n, depth - 1) for n in producer.inputs)
+            if a is None or b is None:
+                return None
+            if producer.kind == "add":
+                return as_dim(a[0] + b[0]), as_dim(a[1] + b[1])
+            return as_dim(a[0] - b[1]), as_dim(a[1] - b[0])
+    return None
+
+
+def decide(sweep: Sweep, op: Op) -> Op | None:
+    """A comparison whose sides do not overlap is a constant: ``iota >= 0`` is true."""
+    a, b = (interval(sweep, name) for name in op.inputs)
+    if a is None or b is None:
+        return None
+
+    def below(left: Interval, right: Interval, gap: int) -> bool:
+        return is_nonnegative(sweep, as_dim(right[0] - left[1] - gap))
+
+    always = {
+        "less": below(a, b, 1),
+        "less_equal": below(a, b, 0),
+        "greater": below(b, a, 1),
+        "greater_equal": below(b, a, 0),
+        "equal": False,
+        "not_equal": below(a, b, 1) or below(b, a, 1),
+    }
+    never = {
+        "less": always["greater_equal"],
+        "less_equal": always["greater"],
+        "greater": always["less_equal"],
+        "greater_equal": always["less"],
+        "equal": always["not_equal"],
+        "not_equal": False,
+    }
+    if always[op.kind]:
+        return as_constant(op, True)
+    return as_constant(op, False) if never[op.kind] else None
+
+
+def wrap_negative(sweep: Sweep, op: Op) -> Op | None:
+    """A gather counts negative indices from the end by itself.
+
+    ``gather(data, where(i < 0, i + n, i))`` becomes ``gather(data, i)``.
+    """
+    data, index = op.inputs
+    choice = sweep.producer(index, "where")
+    if choice is None:
+        return None
+    condition, wrapped, plain = choice.inputs
+    negative, added = sweep.producer(condition, "less"), sweep.producer(wrapped, "add")
+    if negative is None or added is None:
+        return None
+    axis = normalize_axis(int(op.attr("axis")), len(sweep.shape_of(data)))
+    amount = _extent(sweep, added.inputs[1])
+    if negative.inputs[0] != plain or added.inputs[0] != plain or amount is None:
+        return None
+    if sweep.scalar(negative.inputs[1]) != 0 or not equal(amount, sweep.shape_of(data)[axis]):
+        return None
+    same = same_shape(sweep.shape_of(plain), sweep.shape_of(index))
+    return replace(op, inputs=(data, plain)) if same else None
+
+
+_COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "dim": (plain_extent,),
+    "iota": (plain_iota,),
+    "add": (fold_extents, fold_iota),
+    "sub": (fold_extents, fold_iota),
+    "mul": (fold_extents, fold_iota),
+    "neg": (fold_extents,),
+    "cast": (fold_extents, fold_iota),
+    "slice": (slice_iota,),
+    "gather": (wrap_negative, gather_range, gather_narrow),
+    **dict.fromkeys(_COMPARISONS, (decide,)),
+}
