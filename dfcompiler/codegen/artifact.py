@@ -18,7 +18,6 @@ from dfcompiler.codegen.build import (
     Sources,
     build_library,
     prelude_text,
-    write_sources,
 )
 from dfcompiler.codegen.dace_sources import generate_program, saved_graph
 from dfcompiler.codegen.interface import interface_of
@@ -89,7 +88,6 @@ def build(
                 "model.h": header,
             }
         )
-        write_sources(sources, target, folder / "src")
         build_library(sources, target, folder / "src", folder / LIBRARY)
         (folder / "model.h").write_text(header, encoding="utf-8")
         (folder / "model.sdfgz").write_bytes(saved_graph(lowered.sdfg))

@@ -12,27 +12,25 @@ from pathlib import Path
 import dace
 
 from dfcompiler.codegen.c_api import template
-from dfcompiler.codegen.store import digest, stored
-from dfcompiler.codegen.toolchain import (
-    Compiler,
-    compile_flags,
-    find_compiler,
-    link_flags,
-    run_all,
-)
+from dfcompiler.codegen.process import Background, run_all
+from dfcompiler.codegen.store import digest, find, stored
+from dfcompiler.codegen.toolchain import Compiler, compile_flags, find_compiler, link_flags
 from dfcompiler.errors import InternalError
 from dfcompiler.target import CpuTarget
 
 PRELUDE = "prelude.h"
 LIBRARY = "model.so"
+_HEADERS = "headers.txt"
 _DACE_HEADER = "<dace/dace.h>"
 _KERNELS = Path(__file__).parent.parent / "kernels"
 _DACE = Path(dace.__file__).parent
 _ROOTS = {"runtime": _DACE / "runtime", "external": _DACE / "external", "kernels": _KERNELS}
 """Folders of headers, as they are called in an artifact's sources; DaCe's keep their places,
 because its headers include each other by relative paths."""
+_INCLUDES = ("runtime/include", "kernels")
 _GUARD = ("#ifndef DFC_PRELUDE_H", "#define DFC_PRELUDE_H")
-_INCLUDES = ("-Iruntime/include", "-Ikernels")
+
+_preparing: dict[str, Background] = {}
 
 
 @dataclass(frozen=True)
@@ -51,106 +49,108 @@ def prelude_text(includes: Sequence[str]) -> str:
     ours = [f'"{path.relative_to(_KERNELS).as_posix()}"' for path in _kernel_headers()]
     known = [_DACE_HEADER, *ours]
     lines = [f"#include {name}" for name in (*known, *(n for n in includes if n not in known))]
-    head = ["// Everything that the program includes; compiled once.", *_GUARD]
+    head = ["// Everything that the program includes.", *_GUARD]
     return "\n".join([*head, *lines, "#endif", ""])
 
 
-def write_sources(sources: Sources, target: CpuTarget, folder: Path) -> None:
-    """Writes `sources`, the headers they need and the script that builds them again."""
+def prepare(target: CpuTarget) -> None:
+    """Begins to precompile the usual prelude, while something else still has to be done.
+
+    Raises:
+        ToolchainError: if there is no compiler.
+    """
     compiler = find_compiler()
-    prelude = _prelude(sources, target, compiler)
-    folder.mkdir(parents=True, exist_ok=True)
+    text = prelude_text(())
+    key = _prelude_key(text, target, compiler)
+    if compiler.family == "gcc" and key not in _preparing and find(key) is None:
+        _preparing[key] = Background(lambda: _precompile(key, text, target, compiler))
+
+
+def build_library(sources: Sources, target: CpuTarget, folder: Path, out: Path) -> None:
+    """Writes sources, their headers and their build script to `folder`, the library to `out`.
+
+    Raises:
+        ToolchainError: if the compiler is missing or fails.
+    """
+    compiler = find_compiler()
+    folder.mkdir(parents=True)
     for name, text in sources.files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    for name in (prelude / "headers.txt").read_text(encoding="utf-8").split("\n")[:-1]:
+    key = digest(
+        [
+            *("library", str(compiler), _headers_digest()),
+            *compile_flags(target),
+            *link_flags(),
+            *(part for item in sorted(sources.files.items()) for part in item),
+        ]
+    )
+    found = stored(key, lambda work: _compile(sources, target, compiler, folder, work))
+    for name in (found / _HEADERS).read_text(encoding="utf-8").splitlines():
         root, _, rest = name.partition("/")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_ROOTS[root] / rest, folder / name)
     script = folder / "build.sh"
     script.write_text(_script(sources, target, compiler), encoding="utf-8")
     script.chmod(0o755)
-
-
-def build_library(sources: Sources, target: CpuTarget, folder: Path, out: Path) -> None:
-    """Compiles the sources that `write_sources` wrote to `folder` into the shared library `out`.
-
-    Raises:
-        ToolchainError: if the compiler is missing or fails.
-    """
-    compiler = find_compiler()
-    prelude = _prelude(sources, target, compiler)
-    key = digest(
-        [
-            *("library", str(compiler), prelude.name),
-            *compile_flags(target),
-            *link_flags(),
-            *(part for item in sorted(sources.files.items()) for part in item),
-        ]
-    )
-    found = stored(key, lambda work: _compile(sources, target, compiler, prelude, folder, work))
     shutil.copyfile(found / LIBRARY, out)
     out.chmod(0o755)
 
 
-def prepare(target: CpuTarget) -> None:
-    """Compiles the usual prelude ahead, while something else still has to be done.
-
-    Raises:
-        ToolchainError: if the compiler is missing or fails.
-    """
-    _prelude(Sources({PRELUDE: prelude_text(())}), target, find_compiler())
-
-
-def _prelude(sources: Sources, target: CpuTarget, compiler: Compiler) -> Path:
-    """The cached folder with the compiled prelude and the list of headers it needs."""
-    text = sources.files[PRELUDE]
-    key = digest(["prelude", str(compiler), *compile_flags(target), text, _headers_digest()])
-
-    def make(work: Path) -> None:
-        header = work / PRELUDE
-        header.write_text(text, encoding="utf-8")
-        roots = [f"-I{_ROOTS['runtime'] / 'include'}", f"-I{_KERNELS}"]
-        mode = ["-x", "c++", "-fsyntax-only"]
-        if compiler.family == "gcc":
-            mode = ["-x", "c++-header", "-o", f"{PRELUDE}.gch"]
-        listing = ["-MD", "-MF", "deps", "-MT", "prelude"]
-        run_all([[*compiler.command, *_unit_flags(target), *roots, *mode, *listing, PRELUDE]], work)
-        names = _header_names((work / "deps").read_text(encoding="utf-8"))
-        (work / "headers.txt").write_text("".join(f"{n}\n" for n in names), encoding="utf-8")
-        (work / "deps").unlink()
-
-    return stored(key, make)
-
-
 def _compile(
-    sources: Sources,
-    target: CpuTarget,
-    compiler: Compiler,
-    prelude: Path,
-    folder: Path,
-    work: Path,
+    sources: Sources, target: CpuTarget, compiler: Compiler, folder: Path, work: Path
 ) -> None:
+    """Compiles to `work`; the commands differ from those of the script by paths alone."""
+    precompiled = _precompiled(sources.files[PRELUDE], target, compiler)
     commands = []
     for unit in sources.units:
-        ahead = []
-        if f'#include "{PRELUDE}"' in sources.files[f"{unit}.cpp"] and compiler.family == "gcc":
-            ahead = ["-include", str(prelude / PRELUDE)]
+        ahead: tuple[str, ...] = ()
+        if precompiled and f'#include "{PRELUDE}"' in sources.files[f"{unit}.cpp"]:
+            ahead = ("-include", str(precompiled / PRELUDE))
         commands.append(
-            [
-                *(*compiler.command, *_unit_flags(target), *ahead, *_INCLUDES),
-                *(f"-frandom-seed={unit}", "-c", f"{unit}.cpp", "-o", str(work / f"{unit}.o")),
-            ]
+            (
+                *(*compiler.command, *_flags(target), *ahead, f"-frandom-seed={unit}"),
+                *("-MD", "-MF", str(work / f"{unit}.d"), "-MT", "unit"),
+                *("-c", f"{unit}.cpp", "-o", str(work / f"{unit}.o")),
+            )
         )
     run_all(commands, folder)
     objects = [str(work / f"{unit}.o") for unit in sources.units]
-    run_all([[*compiler.command, *link_flags(), *objects, "-o", str(work / LIBRARY)]], folder)
-    for name in objects:
-        Path(name).unlink()
+    run_all([(*compiler.command, *link_flags(), *objects, "-o", str(work / LIBRARY))], folder)
+    names = _header_names([work / f"{unit}.d" for unit in sources.units])
+    (work / _HEADERS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    for path in (*work.glob("*.o"), *work.glob("*.d")):
+        path.unlink()
 
 
-def _unit_flags(target: CpuTarget) -> tuple[str, ...]:
+def _precompiled(text: str, target: CpuTarget, compiler: Compiler) -> Path | None:
+    """The folder of the precompiled prelude if there is one or one is being made.
+
+    Making it takes as long as compiling two units without it, so that is not begun here.
+    """
+    key = _prelude_key(text, target, compiler)
+    if key in _preparing:
+        _preparing.pop(key).wait()
+    return find(key)
+
+
+def _precompile(key: str, text: str, target: CpuTarget, compiler: Compiler) -> None:
+    def make(work: Path) -> None:
+        (work / PRELUDE).write_text(text, encoding="utf-8")
+        output = ("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch")
+        run_all([(*compiler.command, *_flags(target), *output)], work)
+
+    stored(key, make)
+
+
+def _prelude_key(text: str, target: CpuTarget, compiler: Compiler) -> str:
+    return digest(["prelude", str(compiler), *compile_flags(target), text, _headers_digest()])
+
+
+def _flags(target: CpuTarget) -> tuple[str, ...]:
+    """Options of a unit: headers where they are installed, called what the artifact calls them."""
     maps = (f"-ffile-prefix-map={path}={name}" for name, path in _ROOTS.items())
-    return (*compile_flags(target), *maps)
+    places = (f"-I{_ROOTS[name] / rest}" for name, _, rest in (i.partition("/") for i in _INCLUDES))
+    return (*compile_flags(target), *maps, *places)
 
 
 def _script(sources: Sources, target: CpuTarget, compiler: Compiler) -> str:
@@ -160,24 +160,27 @@ def _script(sources: Sources, target: CpuTarget, compiler: Compiler) -> str:
             "COMPILER": str(compiler),
             "UNITS": " ".join(sources.units),
             "COMPILE_FLAGS": " ".join(compile_flags(target)),
-            "INCLUDES": " ".join(_INCLUDES),
+            "INCLUDES": " ".join(f"-I{name}" for name in _INCLUDES),
             "LINK_FLAGS": " ".join(link_flags()),
             "OBJECTS": " ".join(f'"$objects/{unit}.o"' for unit in sources.units),
         },
     )
 
 
-def _header_names(deps: str) -> list[str]:
-    """The prerequisites of a make rule that lie in our roots, named from there."""
-    words = deps.partition(":")[2].replace("\\\n", " ").replace("\\ ", "\0").split()
+def _header_names(rules: Sequence[Path]) -> list[str]:
+    """The prerequisites of make rules that lie in our roots, named from there."""
     names = set()
-    for word in words:
-        path = Path(os.path.normpath(word.replace("\0", " ")))
-        for name, root in _ROOTS.items():
-            if path.is_relative_to(root):
-                names.add(f"{name}/{path.relative_to(root).as_posix()}")
+    for rule in rules:
+        text = rule.read_text(encoding="utf-8").partition(":")[2]
+        for word in text.replace("\\\n", " ").replace("\\ ", "\0").split():
+            path = Path(os.path.normpath(word.replace("\0", " ")))
+            names |= {
+                f"{name}/{path.relative_to(root).as_posix()}"
+                for name, root in _ROOTS.items()
+                if path.is_relative_to(root)
+            }
     if not names:
-        raise InternalError("the compiler lists no headers for the prelude")
+        raise InternalError("the compiler lists no headers of the program")
     return sorted(names)
 
 

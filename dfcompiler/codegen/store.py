@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-_LARGEST_BYTES = 2 << 30
+_LARGEST_BYTES = 1 << 30
+_ABANDONED_S = 24 * 3600
 
 
 def cache_folder() -> Path:
@@ -32,24 +35,35 @@ def digest(parts: Iterable[str | bytes]) -> str:
     return total.hexdigest()
 
 
+def find(key: str) -> Path | None:
+    """The folder of `key` if it is there and complete."""
+    place = cache_folder() / key
+    if not _is_intact(place):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(place)
+    return place
+
+
 def stored(key: str, make: Callable[[Path], None]) -> Path:
     """The folder of `key`; `make` fills it when it is not there.
 
     A folder appears complete or not at all: it is filled under another name and renamed. Where the
     cache cannot be written, the folder is a temporary one.
     """
+    found = find(key)
+    if found is not None:
+        return found
     root = cache_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
     except OSError:
         root = Path(tempfile.mkdtemp(prefix="dfc-cache-"))
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
     place = root / key
     try:
-        if _is_intact(place):
-            os.utime(place)
-            return place
         make(work)
         _seal(work)
         _publish(work, place)
@@ -90,6 +104,9 @@ def _publish(work: Path, place: Path) -> None:
 def _prune(root: Path, newest: Path) -> None:
     """Drops the entries that were not used for longest when the store is over its limit."""
     with contextlib.suppress(OSError):
+        for left in root.glob(".new-*"):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
         folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
         folders.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         total = 0

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import shlex
 import shutil
-import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from dfcompiler.errors import ToolchainError
 from dfcompiler.target import CpuTarget
@@ -102,60 +96,3 @@ def compile_flags(target: CpuTarget) -> tuple[str, ...]:
 def link_flags() -> tuple[str, ...]:
     """The options of the link."""
     return _LINK_FLAGS
-
-
-def environment() -> dict[str, str]:
-    """The environment of the compiler: English messages, no paths from the user's settings."""
-    hidden = ("CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "GCC_COMPARE_DEBUG", "LD_RUN_PATH")
-    kept = {key: value for key, value in os.environ.items() if key not in hidden}
-    return {**kept, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
-
-
-def run_all(commands: Sequence[Sequence[str]], folder: Path) -> None:
-    """Runs commands at the same time; on a failure or an interrupt none is left running.
-
-    Raises:
-        ToolchainError: with the first messages of the command that failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="dfc-log-") as logs, ThreadPoolExecutor() as pool:
-        started: list[subprocess.Popen[bytes]] = []
-        try:
-            for number, command in enumerate(commands):
-                with (Path(logs) / str(number)).open("wb") as log:
-                    started.append(
-                        subprocess.Popen(
-                            command,
-                            cwd=folder,
-                            env=environment(),
-                            stdin=subprocess.DEVNULL,
-                            stdout=log,
-                            stderr=subprocess.STDOUT,
-                            start_new_session=True,
-                        )
-                    )
-            codes = list(pool.map(lambda process: process.wait(), started))
-        except BaseException:
-            _kill(started)
-            raise
-        for number, code in enumerate(codes):
-            if code:
-                text = (Path(logs) / str(number)).read_text(errors="replace")
-                raise _failure(commands[number], code, text)
-
-
-def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # the driver's children are in its group
-        process.wait()
-
-
-def _failure(command: Sequence[str], code: int, text: str) -> ToolchainError:
-    lines = [line for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"\b(error|fatal)\b", line)] or lines
-    return ToolchainError(
-        f"{Path(command[0]).name} failed with status {code} on generated code",
-        where=tuple(f"> {line}" for line in errors[:5]),
-        hint="the disk or the memory may be full; otherwise report this with the sources",
-    )
