@@ -79,11 +79,32 @@ DFC_INLINE vec<T> load_as(const B* p) {
   }
 }
 
+namespace detail {
+
+template <int S, class T, class F>
+DFC_INLINE vec<T> reduce(vec<T> x, F combine) {
+  using index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  vec<index> partner;
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes<T>; ++i) partner[i] = i ^ S;
+  x = combine(x, __builtin_shuffle(x, partner));
+  if constexpr (S > 1) {
+    return reduce<S / 2, T>(x, combine);
+  } else {
+    return x;
+  }
+}
+
+}  // namespace detail
+
 template <class T>
 DFC_INLINE T reduce_add(vec<T> x) {
-  T total = 0;
-  for (int i = 0; i < lanes<T>; ++i) total += x[i];
-  return total;
+  return detail::reduce<lanes<T> / 2, T>(x, [](vec<T> a, vec<T> b) { return a + b; })[0];
+}
+
+template <class T>
+DFC_INLINE T reduce_max(vec<T> x) {
+  return detail::reduce<lanes<T> / 2, T>(x, [](vec<T> a, vec<T> b) { return a > b ? a : b; })[0];
 }
 
 }  // namespace dfc
