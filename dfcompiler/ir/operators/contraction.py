@@ -67,11 +67,12 @@ def _attention_flops(op: Op, types: Types) -> Dim:
 
 
 def _attention_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
-    q, k, v = inputs[:3]
+    dtype = inputs[0].dtype
+    wide = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
+    q, k, v = (x.astype(wide) for x in inputs[:3])
     group = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scale = q.dtype.type(op.attr("scale"))
-    scores = np.matmul(q, np.swapaxes(k, -1, -2)) * scale
+    scores = np.matmul(q, np.swapaxes(k, -1, -2)) * wide.type(op.attr("scale"))
     if len(inputs) == 4:
         mask = inputs[3]
         if mask.dtype == np.bool_:
@@ -86,8 +87,8 @@ def _attention_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str,
     masked = np.isneginf(peak)
     weights = np.exp(scores - np.where(masked, 0, peak))
     total = np.sum(weights, axis=-1, keepdims=True)
-    weights = np.where(masked, 0, weights / np.where(masked, 1, total)).astype(q.dtype)
-    return np.asarray(np.matmul(weights, v))
+    weights = np.where(masked, 0, weights / np.where(masked, 1, total)).astype(wide)
+    return np.asarray(np.matmul(weights, v)).astype(dtype)
 
 
 ROWS = (
@@ -111,6 +112,6 @@ ROWS = (
         optional={"causal": False},
         doc="softmax(q·kᵀ·scale + mask)·v; q [B, H, S, D], k and v [B, H/g, T, D]; mask additive "
         "or bool (true: visible), broadcast to [B, H, S, T]; causal aligns the last query with the "
-        "last key; a row with nothing visible gives zeros",
+        "last key; a row with nothing visible gives zeros; low precision computes in f32",
     ),
 )
