@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -26,6 +26,7 @@ from dfcompiler.pipeline import Pass, Pipeline, PipelineResult, Step
 from dfcompiler.target import CpuTarget, parse_target
 
 if TYPE_CHECKING:
+    from dfcompiler.lowering.lowered import KernelRecord
     from dfcompiler.runtime import Model
 
 Sizes: TypeAlias = "Mapping[str, int | Sequence[int | None]]"
@@ -86,41 +87,106 @@ def compile(  # noqa: A001
     Raises:
         DfcError: with one sentence; nothing is written then.
     """
-    from dfcompiler.codegen import build, check_replaceable, find_compiler
-    from dfcompiler.lowering import lower
     from dfcompiler.runtime import load
 
-    machine = parse_target(target) if isinstance(target, str) else target
-    _check_precision(precision)
-    vocabulary = _existing(tokenizer) if tokenizer is not None else None
+    options = Options(
+        target,
+        shapes,
+        pipeline,
+        precision,
+        force,
+        limits,
+        example_inputs,
+        dynamic_shapes,
+        tokenizer,
+    )
     if out is not None:
-        check_replaceable(Path(out).absolute(), force)
+        return load(compile_artifact(model, out, options, progress).path)
+    parent = Path(tempfile.mkdtemp(prefix="dfcompiler-"))
+    try:
+        loaded = load(compile_artifact(model, parent / "model.dfc", options, progress).path)
+    except BaseException:
+        shutil.rmtree(parent, ignore_errors=True)
+        raise
+    weakref.finalize(loaded, shutil.rmtree, parent, ignore_errors=True)
+    return loaded
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `compile`, under the same names."""
+
+    target: str | CpuTarget = "cpu"
+    shapes: Sizes | None = None
+    pipeline: PipelineLike = None
+    precision: str = "f32"
+    force: bool = False
+    limits: Mapping[str, int] | None = None
+    example_inputs: Mapping[str, Any] | Sequence[Any] | None = None
+    dynamic_shapes: Any = None
+    tokenizer: str | PathLike[str] | None = None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An artifact, and how it came about.
+
+    Attributes:
+        path: the artifact.
+        result: what every pass did.
+        kernels: how every operator was implemented, and why so.
+        seconds: how long each stage took.
+    """
+
+    path: Path
+    result: PipelineResult
+    kernels: tuple[KernelRecord, ...]
+    seconds: Mapping[str, float]
+
+
+def compile_artifact(
+    model: Any,
+    out: str | PathLike[str],
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Compiled:
+    """Like `compile`, without loading the artifact.
+
+    Raises:
+        DfcError: with one sentence; nothing is written then.
+    """
+    from dfcompiler.codegen import build, check_replaceable, find_compiler
+    from dfcompiler.lowering import lower
+
+    given = options or Options()
+    machine = parse_target(given.target) if isinstance(given.target, str) else given.target
+    _check_precision(given.precision)
+    vocabulary = _existing(given.tokenizer) if given.tokenizer is not None else None
+    folder = Path(out).absolute()
+    check_replaceable(folder, given.force)
     find_compiler()
     stage = _Stages(progress)
-    with _artifact_folder(out) as (folder, temporary):
-        stage("import", None)
-        source_hash = _source_hash(model)
-        program = import_model(model, example_inputs=example_inputs, dynamic_shapes=dynamic_shapes)
-        program = specialize(program, shapes, limits)
-        stage("optimize", program)
-        result = optimize(program, machine, pipeline)
-        stage("lower", result.program)
-        lowered = lower(result.program, machine)
-        stage("build", result.program)
-        path = build(
-            result,
-            lowered,
-            machine,
-            folder,
-            force=force,
-            source_hash=source_hash,
-            tokenizer=vocabulary,
-        )
-        stage("load", result.program)
-        loaded = load(path)
-        if temporary:
-            weakref.finalize(loaded, shutil.rmtree, folder.parent, ignore_errors=True)
-    return loaded
+    stage("import")
+    source_hash = _source_hash(model)
+    program = import_model(
+        model, example_inputs=given.example_inputs, dynamic_shapes=given.dynamic_shapes
+    )
+    program = specialize(program, given.shapes, given.limits)
+    stage("optimize", program)
+    result = optimize(program, machine, given.pipeline)
+    stage("lower", result.program)
+    lowered = lower(result.program, machine)
+    stage("build", result.program)
+    build(
+        result,
+        lowered,
+        machine,
+        folder,
+        force=given.force,
+        source_hash=source_hash,
+        tokenizer=vocabulary,
+    )
+    return Compiled(folder, result, lowered.kernels, stage.finished())
 
 
 def import_model(
@@ -238,29 +304,25 @@ def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget) -> Pipeline:
 
 
 class _Stages:
-    NAMES = ("import", "optimize", "lower", "build", "load")
+    """Announces stages and keeps their times."""
+
+    NAMES = ("import", "optimize", "lower", "build")
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
+        self.starts: dict[str, float] = {}
 
-    def __call__(self, name: str, program: Program | None) -> None:
+    def __call__(self, name: str, program: Program | None = None) -> None:
+        self.starts[name] = time.perf_counter()
         if self.progress:
             number = self.NAMES.index(name) + 1
             self.progress(Stage(name, number, len(self.NAMES), program))
 
-
-@contextmanager
-def _artifact_folder(out: str | PathLike[str] | None) -> Iterator[tuple[Path, bool]]:
-    """The folder to write, and whether it is temporary; a temporary one goes when this fails."""
-    if out is not None:
-        yield Path(out), False
-        return
-    parent = Path(tempfile.mkdtemp(prefix="dfcompiler-"))
-    try:
-        yield parent / "model.dfc", True
-    except BaseException:
-        shutil.rmtree(parent, ignore_errors=True)
-        raise
+    def finished(self) -> dict[str, float]:
+        """Seconds of every stage; the last one ends now."""
+        ends = [*list(self.starts.values())[1:], time.perf_counter()]
+        pairs = zip(self.starts.items(), ends, strict=True)
+        return {name: end - start for (name, start), end in pairs}
 
 
 def _source_hash(model: Any) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -42,25 +41,35 @@ def compile_command(
     """Compile a model into an artifact."""
     from dfcompiler import api
     from dfcompiler.cli.progress import progress_bar
+    from dfcompiler.cli.tables import kernel_counts, pass_rows, pass_table
 
     session: Session = context.obj
-    started = time.perf_counter()
+    options = api.Options(
+        target=target,
+        shapes=parse_shapes(shape),
+        pipeline=pipeline,
+        precision=precision,
+        force=force,
+        limits=parse_sizes(limit, "--limit"),
+        tokenizer=tokenizer,
+    )
     with progress_bar(session) as bar:
-        api.compile(
-            model,
-            out=out,
-            target=target,
-            shapes=parse_shapes(shape),
-            pipeline=pipeline,
-            precision=precision,
-            force=force,
-            limits=parse_sizes(limit, "--limit"),
-            tokenizer=tokenizer,
-            progress=bar,
-        )
-    elapsed_s = time.perf_counter() - started
+        done = api.compile_artifact(model, out, options, bar)
+    rows = pass_rows(done.result)
+    kernels = kernel_counts(done.kernels)
+    data: dict[str, Any] = {
+        "command": "compile",
+        "artifact": str(out),
+        "seconds": dict(done.seconds),
+        "symbols": dict(done.result.probes[-1]),
+        "passes": rows,
+        "kernels": kernels,
+    }
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in done.seconds.items())
     session.emit(
         form,
-        {"command": "compile", "artifact": str(out), "elapsed_s": elapsed_s},
-        f"{out}: compiled in {elapsed_s:.1f} s",
+        data,
+        pass_table(rows, data["symbols"]),
+        "kernels: " + ", ".join(f"{count} {name}" for name, count in kernels.items()),
+        f"{out}: compiled in {sum(done.seconds.values()):.2f} s ({stages})",
     )

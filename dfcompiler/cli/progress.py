@@ -15,7 +15,6 @@ _DOING = {
     "optimize": "running passes",
     "lower": "lowering to DaCe",
     "build": "compiling and packing weights",
-    "load": "loading the artifact",
 }
 
 
