@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeAlias
 
+import numpy as np
 import sympy
 
 from dfcompiler.ir import Dim, Op
@@ -76,6 +77,23 @@ def fold_iota(sweep: Sweep, op: Op) -> Op | None:
         case "cast":
             return _iota(op, start, step)
     return None
+
+
+def slice_counting_weight(sweep: Sweep, op: Op) -> Op | None:
+    """A slice of a weight that counts up along one axis, such as position numbers."""
+    data = sweep.index_weight(op.inputs[0])
+    if data is None or op.attr("steps"):
+        return None
+    long = [axis for axis, size in enumerate(data.shape) if size != 1]
+    if len(long) != 1 or data.dtype.kind == "b":
+        return None
+    flat, axis = data.reshape(-1), long[0]
+    start, step = int(flat[0]), int(flat[1]) - int(flat[0])
+    if step == 0 or not np.array_equal(flat, start + step * np.arange(flat.size)):
+        return None
+    attrs = {"start": expand(as_dim(start + step * op.attr("starts")[axis])), "step": step}
+    counted = sweep.emit("iota", (), attrs, tensor=op.type.with_shape((op.type.shape[axis],)))
+    return as_kind(op, "reshape", counted)
 
 
 def slice_iota(sweep: Sweep, op: Op) -> Op | None:
@@ -280,7 +298,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "mul": (fold_extents, fold_iota),
     "neg": (fold_extents,),
     "cast": (fold_extents, fold_iota),
-    "slice": (slice_iota,),
+    "slice": (slice_counting_weight, slice_iota),
     "gather": (wrap_negative, gather_range, gather_narrow),
     **dict.fromkeys(_COMPARISONS, (decide,)),
 }

@@ -143,6 +143,26 @@ def slice_expanded(sweep: Sweep, op: Op) -> Op | None:
     return as_kind(op, "expand", small)
 
 
+def slice_unsqueezed(sweep: Sweep, op: Op) -> Op | None:
+    """A slice of a value with axes of extent 1 added in front adds them to a slice."""
+    inner = sweep.producer(op.inputs[0], "reshape")
+    if inner is None:
+        return None
+    (source,) = inner.inputs
+    shape = sweep.shape_of(source)
+    added = inner.type.rank - len(shape)
+    if added <= 0 or not same_shape(inner.type.shape, (*(1,) * added, *shape)):
+        return None
+    small = sweep.emit(
+        "slice",
+        (source,),
+        {"starts": _starts(op)[added:], "steps": _steps(op)[added:]},
+        shape=op.type.shape[added:],
+        source=op.source,
+    )
+    return as_kind(op, "reshape", small)
+
+
 def _pairs(shape: Shape, expanded: Op) -> list[tuple[Dim, Dim]]:
     return list(zip(shape, expanded.type.shape[expanded.type.rank - len(shape) :], strict=True))
 
@@ -207,7 +227,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "reshape": (drop_unchanged, spread_constant, merge_reshapes),
     "expand": (drop_unchanged, spread_constant, merge_expands),
     "transpose": (spread_constant, merge_transposes),
-    "slice": (spread_constant, simplify_slice, slice_part, slice_expanded),
+    "slice": (spread_constant, simplify_slice, slice_part, slice_expanded, slice_unsqueezed),
     "concat": (simplify_concat, join_slices),
     "pad": (drop_padding,),
 }

@@ -25,6 +25,9 @@ result, or None."""
 RULE_LIMIT = 64
 """More steps than this on one operator mean that two rules undo each other."""
 
+INDEX_WEIGHT_LIMIT = 1 << 16
+"""Elements of the largest weight of integers whose values rules look at."""
+
 
 class Sweep:
     """The operators of a state rewritten so far, their types, and what replaces what."""
@@ -38,6 +41,7 @@ class Sweep:
         self.applied = 0
         self._producers: dict[str, Op] = {}
         self._names: dict[str, str] = {}
+        self._uniform: dict[str, Number | None] = {}
         self._scalars: dict[tuple[object, ...], str] = {}
         self._written = {op.result for op in state.ops if op.result.startswith("@")}
         self._versions: dict[str, int] = {}
@@ -81,11 +85,26 @@ class Sweep:
         if op is not None:
             value = op.attr("value") if op.kind == "constant" else None
             return value if isinstance(value, int | float) else None
+        data = self.index_weight(name)
+        if data is None:
+            data = self.weight(name)
+            return None if data is None or data.shape else _item(data)
+        if name not in self._uniform:
+            same = data.size > 0 and bool((data == data.flat[0]).all())
+            self._uniform[name] = data.flat[0].item() if same else None
+        return self._uniform[name]
+
+    def weight(self, name: str) -> np.ndarray | None:
+        """The values of a weight."""
         container = self.containers.get(name)
-        if container is None or container.role is not Role.WEIGHT or container.type.shape:
-            return None
-        data = self.program.data.get(container.name)
-        return None if data is None else data.item()
+        known = container is not None and container.role is Role.WEIGHT
+        return self.program.data.get(name[1:]) if known else None
+
+    def index_weight(self, name: str) -> np.ndarray | None:
+        """The values of a weight of integers or truth values small enough to look at."""
+        data = self.weight(name)
+        small = data is not None and data.dtype.kind in "iub" and data.size <= INDEX_WEIGHT_LIMIT
+        return data if small else None
 
     def is_fixed(self, name: str) -> bool:
         """Whether `name` means the same until the end of the state."""
@@ -110,18 +129,20 @@ class Sweep:
         attrs: Mapping[str, Attr] | None = None,
         *,
         shape: Shape | None = None,
+        tensor: TensorType | None = None,
         source: str = "",
     ) -> str:
         """The name of a new operator's value, itself simplified.
 
-        Without `shape` the operator's rule infers the type; with it, the element type is that of
-        the first input.
+        The operator's rule infers the type, unless `tensor` gives it, or `shape`, with the element
+        type of the first input.
         """
-        drafted = TensorType(self.types[inputs[0]].dtype, shape or ())
-        op = Op(self._fresh(), drafted, kind, tuple(inputs), Attrs(attrs), source)
-        if shape is None:
-            found = OPERATORS[kind].infer(op, [self.types[name] for name in inputs])
-            op = replace(op, type=found)
+        if tensor is None:
+            tensor = TensorType(self.types[inputs[0]].dtype, shape or ())
+            if shape is None:
+                draft = Op("", tensor, kind, tuple(inputs), Attrs(attrs))
+                tensor = OPERATORS[kind].infer(draft, [self.types[n] for n in inputs])
+        op = Op(self._fresh(), tensor, kind, tuple(inputs), Attrs(attrs), source)
         self._visit(op)
         return self._names.get(op.result, op.result)
 
@@ -191,10 +212,11 @@ def evaluate_scalar(op: Op, values: Sequence[Number], types: Sequence[TensorType
     arrays = [np.asarray(v, t.dtype.numpy) for v, t in zip(values, types, strict=True)]
     with np.errstate(all="ignore"):
         found = OPERATORS[op.kind].reference(op, arrays, {})
-    number: Number = np.asarray(found, op.type.dtype.numpy).astype(_plain(op.type)).item()
+    return _item(np.asarray(found, op.type.dtype.numpy))
+
+
+def _item(array: np.ndarray) -> Number:
+    """A Python number; bfloat16 has no items of its own."""
+    plain = array if array.dtype.kind in "iub" else array.astype(np.float64)
+    number: Number = plain.item()
     return number
-
-
-def _plain(tensor: TensorType) -> np.dtype:
-    """A dtype whose items are Python numbers; bfloat16 has none of its own."""
-    return np.dtype(np.float64) if tensor.dtype.is_float else tensor.dtype.numpy
