@@ -1,8 +1,8 @@
 """What is known about the elements of a tensor before any call: the algebra of shapes and indices.
 
-`Elements` are all the elements of a small tensor, integers and expressions over symbols among them.
-A `Grid` is a tensor of any size whose element at ``[i, j, …]`` is ``offset + i·steps[0] + j·steps[1]
-+ …``: a range, a mesh of indices, or, with all steps 0, one value everywhere.
+`Elements` are all the elements of a small tensor, expressions over symbols among them. A `Grid` is
+a tensor of any size whose element at ``[i, j, …]`` is ``offset + i·steps[0] + j·steps[1] + …``: a
+range, a mesh of indices, or, with all steps 0, one value everywhere.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import sympy
 
+from dfcompiler.ir import TensorType
 from dfcompiler.ir.dims import Dim, Shape, as_dim, equal, expand, floor_div, substitute, symbol
 
+SMALL = 64
+"""Tensors of up to this many elements are computed here when all their elements are known."""
 Number: TypeAlias = Any
 """A Python number, bool, or a dimension."""
 
@@ -55,6 +58,24 @@ def elements(values: Sequence[Dim] | np.ndarray, shape: tuple[int, ...] | None =
     if all(isinstance(dim, int) for dim in dims):
         array = array.astype(np.int64)
     return Elements(array.reshape(shape if shape is not None else (len(dims),)))
+
+
+def small_grid(content: Content, type: TensorType) -> Content:  # noqa: A002
+    """The elements of a grid, when there are few and no symbol is among them."""
+    if not isinstance(content, Grid) or not all(isinstance(d, int) for d in type.shape):
+        return content
+    if type.elements > SMALL or any(not isinstance(n, int | float) for n in _numbers(content)):
+        return content
+    total = np.full(type.shape, content.offset, type.dtype.numpy)
+    for axis, step in enumerate(content.steps):
+        column = [1] * type.rank
+        column[axis] = -1
+        total = total + (step * np.arange(type.shape[axis])).reshape(column).astype(total.dtype)
+    return Elements(total)
+
+
+def _numbers(content: Grid) -> tuple[Number, ...]:
+    return (content.offset, *content.steps)
 
 
 def uniform(content: Content | None) -> Number | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dfcompiler.importers.onnx.contents import (
+    SMALL,
     Content,
     Elements,
     Grid,
@@ -16,6 +17,7 @@ from dfcompiler.importers.onnx.contents import (
     combine,
     elements,
     grid,
+    small_grid,
     uniform,
 )
 from dfcompiler.importers.onnx.emission import emit_content
@@ -25,8 +27,6 @@ from dfcompiler.ir import OPERATORS, Attr, Attrs, Container, DType, Op, OpClass,
 from dfcompiler.ir.dims import Dim, Shape, equal, same_shape
 from dfcompiler.ir.rewrite import Builder
 
-SMALL = 64
-"""Tensors of up to this many elements are computed here when all their elements are known."""
 INLINE = 8
 """Tensors of up to this many elements become constants of the program rather than weights."""
 
@@ -64,6 +64,7 @@ class Context:
 
     def known(self, type: TensorType, content: Content) -> Value:  # noqa: A002
         """A value that exists only as contents."""
+        content = small_grid(content, type)
         return Value(type, content=content, source=self.source)
 
     def array(self, array: np.ndarray, source: str = "") -> Value:
@@ -133,7 +134,7 @@ class Context:
         Raises:
             ValueError: from the type rule.
         """
-        if OPERATORS[kind].op_class is OpClass.ELEMENTWISE:
+        if OPERATORS[kind].op_class is OpClass.ELEMENTWISE and kind != "rotary":
             self.broadcast([value.shape for value in values])
         probe = Op("", type or TensorType(DType.F32), kind, ("",) * len(values), Attrs(attrs))
         found = OPERATORS[kind].infer(probe, [value.type for value in values])

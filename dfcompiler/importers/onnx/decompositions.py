@@ -7,8 +7,29 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper
 
+from dfcompiler.importers.onnx.context import Context
+from dfcompiler.importers.onnx.node import Decline, Node, operator
 from dfcompiler.importers.onnx.tensors import number_of
 from dfcompiler.importers.onnx.values import Value
+
+_DECOMPOSED = (
+    "AffineGrid",
+    "BlackmanWindow",
+    "CenterCropPad",
+    "DynamicQuantizeLinear",
+    "GroupNormalization",
+    "HammingWindow",
+    "HannWindow",
+    "MeanVarianceNormalization",
+    "NegativeLogLikelihoodLoss",
+    "SoftmaxCrossEntropyLoss",
+    "SwiGLU",
+)
+
+
+@operator(*_DECOMPOSED)
+def _decomposed(context: Context, node: Node) -> Value:
+    raise Decline
 
 
 def standard_function(

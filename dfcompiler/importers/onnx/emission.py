@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,9 +32,11 @@ def emit_content(context: Context, value: Value) -> str:
     return context.builder.constant(attr, value.type, value.source)
 
 
-def _nested(value: object) -> Attr:
+def _nested(value: Any) -> Attr:
     """Nested lists as nested tuples."""
-    return tuple(map(_nested, value)) if isinstance(value, list) else value  # type: ignore[return-value]
+    if isinstance(value, list):
+        return tuple(map(_nested, value))
+    return value if isinstance(value, bool | int) else float(value)
 
 
 def _dims(context: Context, value: Value, content: Elements) -> str:

@@ -52,12 +52,12 @@ def import_onnx(model: str | Path | onnx.ModelProto) -> Program:
 
     Raises:
         UsageError: if there is no such file.
-        ModelError: if the model is broken, contradicts itself or refers to files outside its folder.
+        ModelError: if it is broken, contradicts itself or refers to files outside its folder.
         UnsupportedError: if it has operators, types or features that cannot be compiled.
     """
     file = open_model(model)
     scope = model_scope(file.proto)
-    require_operators(file.proto.graph, scope)
+    require_operators(file.proto.graph.node, scope)
     importer = _Importer(file, scope)
     equations: dict[str, Dim] = {}
     while True:
@@ -131,12 +131,11 @@ def _with_outputs(ops: Sequence[Op], outputs: Sequence[tuple[str, str, Value]]) 
             readers[name] = readers.get(name, 0) + 1
     copies = {op.inputs[0]: op for op in live[len(live) - len(writes) :]}
     direct = {n: op.result for n, op in copies.items() if n[0] == "%" and readers[n] == 1}
-    renamed = [
+    return [
         replace(op, result=direct[op.result]) if op.result in direct else op
         for op in live
         if not (op.result in direct.values() and op.kind == "copy")
     ]
-    return renamed
 
 
 # -------------------------------------------------------------------------------------- nodes
@@ -199,7 +198,10 @@ def _run_node(
     bound = _bound_attributes(proto, attributes)
     function = scope.function(proto)
     if function is not None:
-        return _call(context, function, inputs, bound, scope, label)
+        missing = [name for name in function.attribute if name not in bound]
+        if missing:
+            raise ValueError(f"{function.name} lacks the attribute {', '.join(missing)}")
+        return _call(context, function, proto, inputs, bound, scope, label)
     decoded = {name: decode_attribute(a) for name, a in bound.items()}
     node = Node(proto, inputs, scope.opset, decoded)
     assert is_standard(proto)
@@ -210,7 +212,9 @@ def _run_node(
         function = standard_function(proto, bound, inputs, scope.opset)
         if function is None:
             raise node.unsupported("these inputs and attributes") from None
-        return _call(context, function, inputs, bound, scope, label)
+        require_operators(function.node, scope.inside(function), f"{label}/")
+        given = _with_defaults(proto, bound, scope)
+        return _call(context, function, proto, inputs, given, scope, label)
     return results if isinstance(results, tuple) else (results,)
 
 
@@ -256,9 +260,23 @@ def _bound_attributes(
     return bound
 
 
+def _with_defaults(
+    proto: onnx.NodeProto, bound: Mapping[str, onnx.AttributeProto], scope: Scope
+) -> dict[str, onnx.AttributeProto]:
+    """Attributes with the standard's defaults for those that are left out."""
+    schema = onnx.defs.get_schema(proto.op_type, scope.opset, "")
+    defaults = {
+        name: attribute.default_value
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.name
+    }
+    return {**defaults, **bound}
+
+
 def _call(
     context: Context,
     function: onnx.FunctionProto,
+    proto: onnx.NodeProto,
     inputs: Sequence[Value | None],
     attributes: Mapping[str, onnx.AttributeProto],
     scope: Scope,
@@ -270,15 +288,13 @@ def _call(
     known = {name for name in attributes if name in function.attribute} | {
         a.name for a in function.attribute_proto
     }
-    missing = [name for name in function.attribute if name not in attributes]
-    if missing:
-        raise ValueError(f"{function.name} lacks the attribute {', '.join(missing)}")
     defaults = {a.name: a for a in function.attribute_proto}
     given = {**defaults, **{n: a for n, a in attributes.items() if n in known}}
     padded = [*inputs, *(None,) * (len(function.input) - len(inputs))]
     names = dict(zip(function.input, padded, strict=True))
-    body = ordered_nodes(function.node, names, function.output, f"function {function.name}")
+    wanted = [name for name, result in zip(function.output, proto.output, strict=False) if result]
+    body = ordered_nodes(function.node, names, wanted, f"function {function.name}")
     inner: Any = dict(names)
     run_nodes(context, body, inner, scope.inside(function), given, f"{label}/")
     context.source = label
-    return tuple(inner[name] for name in function.output)
+    return tuple(inner[name] if name in wanted else None for name in function.output)

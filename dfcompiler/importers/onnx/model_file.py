@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from dfcompiler.errors import ModelError, UsageError
 from dfcompiler.importers.onnx.wire import WireError, cut_weights

@@ -20,7 +20,7 @@ Results: TypeAlias = "Value | tuple[Value | None, ...]"
 Handler: TypeAlias = "Callable[[Context, Node], Results]"
 
 
-class Decline(Exception):
+class Decline(Exception):  # noqa: N818 - a way out, not a failure
     """A handler leaves a node to the operator's own decomposition in the ONNX standard."""
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from dfcompiler.errors import ModelError, UnsupportedError
-from dfcompiler.importers.onnx.contents import Elements, spaced
-from dfcompiler.importers.onnx.context import SMALL, Context
+from dfcompiler.importers.onnx.contents import SMALL, Grid, spaced
+from dfcompiler.importers.onnx.context import Context
 from dfcompiler.importers.onnx.external_data import ExternalData
 from dfcompiler.importers.onnx.model_file import ModelFile
 from dfcompiler.importers.onnx.symbols import Symbols
@@ -140,8 +140,8 @@ def initializer_values(
     return found
 
 
-def _range_content(array: np.ndarray) -> object:
+def _range_content(array: np.ndarray) -> Grid | None:
     """Position tables are ranges: what is sliced from them needs no memory."""
-    if SMALL < array.size <= _LONGEST_RANGE and not isinstance(array, Elements):
+    if SMALL < array.size <= _LONGEST_RANGE:
         return spaced(array, array.ndim)
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -78,22 +78,22 @@ def node_label(node: onnx.NodeProto, prefix: str = "") -> str:
 # ----------------------------------------------------------------------------------- operators
 
 
-def require_operators(graph: onnx.GraphProto, scope: Scope) -> None:
+def require_operators(nodes: Iterable[onnx.NodeProto], scope: Scope, prefix: str = "") -> None:
     """Lists every operator that cannot be compiled.
 
     Raises:
         UnsupportedError: naming all of them.
     """
     missing: dict[str, list[str]] = defaultdict(list)
-    _collect(graph.node, scope, "", missing, ())
+    _collect(nodes, scope, prefix, missing, ())
     if not missing:
         return
-    counts = Counter({name: len(nodes) for name, nodes in missing.items()})
+    counts = {name: len(labels) for name, labels in missing.items()}
     where = []
     for name, count in sorted(counts.items()):
-        nodes = missing[name]
+        labels = missing[name]
         more = f" and {count - _SHOWN_NODES} more" if count > _SHOWN_NODES else ""
-        where.append(f"{name} × {count}: {', '.join(nodes[:_SHOWN_NODES])}{more}")
+        where.append(f"{name} × {count}: {', '.join(labels[:_SHOWN_NODES])}{more}")
     operators = "operator" if len(counts) == 1 else "operators"
     raise UnsupportedError(
         f"{len(counts)} {operators} of the model cannot be compiled: {', '.join(sorted(counts))}",

@@ -16,7 +16,7 @@ from dfcompiler.ir.dims import Dim, as_dim, equal, expand, free_symbols, parse_d
 from dfcompiler.ir.dims import substitute as substitute_dim
 
 
-class Equation(Exception):
+class Equation(Exception):  # noqa: N818 - a finding, not a failure
     """An operator forces a symbol to equal a dimension: the import starts over with it."""
 
     def __init__(self, name: str, dim: Dim) -> None:
@@ -56,7 +56,7 @@ class Symbols:
                 self._identifier(parameter)
 
     def unnamed(self) -> Dim:
-        """A new symbol ``d0``, ``d1``, …"""
+        """The first of the symbols ``d0``, ``d1``, … that is not in use."""
         number = 0
         while f"d{number}" in self._idents.values():
             number += 1

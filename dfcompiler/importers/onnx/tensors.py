@@ -48,7 +48,7 @@ def dtype_of(number: int, where: str) -> DType:
 
 def number_of(dtype: DType) -> int:
     """ONNX's number of an element type."""
-    return _NUMBERS[dtype]
+    return int(_NUMBERS[dtype])
 
 
 def tensor_array(

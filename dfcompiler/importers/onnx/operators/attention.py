@@ -11,13 +11,24 @@ from dfcompiler.importers.onnx.values import Value
 from dfcompiler.ir import DType
 from dfcompiler.ir.dims import Dim, equal, expand
 
+_PLAIN = {
+    "is_causal",
+    "kv_num_heads",
+    "q_num_heads",
+    "qk_matmul_output_mode",
+    "scale",
+    "softcap",
+    "softmax_precision",
+}
+
 
 @operator("Attention")
 def _attention(context: Context, node: Node) -> tuple[Value | None, ...]:
     """Plain attention; a cache, a softcap and inner results go through the decomposition."""
     q, k, v, mask = node[0], node[1], node[2], node.optional(3)
     unusual = (
-        any(node.optional(index) is not None for index in range(4, 7))
+        bool(set(node.attrs) - _PLAIN)
+        or any(node.optional(index) is not None for index in range(4, 7))
         or any(node.wants(index) for index in range(1, 4))
         or node.attr("softcap", 0.0)
         or node.attr("qk_matmul_output_mode", 0)

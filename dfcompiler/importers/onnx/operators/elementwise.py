@@ -61,12 +61,16 @@ def _extreme(context: Context, node: Node) -> Value:
 
 @operator("Sum")
 def _sum(context: Context, node: Node) -> Value:
+    return _total(context, node)
+
+
+def _total(context: Context, node: Node) -> Value:
     return reduce(lambda a, b: context.op("add", [a, b]), node.values())
 
 
 @operator("Mean")
 def _mean(context: Context, node: Node) -> Value:
-    total = _sum(context, node)
+    total = _total(context, node)
     return context.op("div", [total, context.scalar(len(node.inputs), total.dtype)])
 
 
@@ -149,8 +153,6 @@ def _pow(context: Context, node: Node) -> Value:
 def _mod(context: Context, node: Node) -> Value:
     a, b = node.values()
     if not node.attr("fmod", 0):
-        if a.dtype.is_float:
-            raise ValueError("Mod of floating-point values needs fmod = 1")
         return context.op("mod", [a, b])
     # The result has the sign of the dividend: |a| mod |b| is exact, and the sign is put back.
     size = context.op("mod", [context.op("abs", [a]), context.op("abs", [b])])
