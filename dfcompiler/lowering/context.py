@@ -82,6 +82,10 @@ class Context:
             self._declare(argument, may_alias=argument.role == "value")
         return argument.name
 
+    def stride(self, name: str, axis: int) -> Any:
+        """Elements between neighbours of a ``%value`` or ``@container`` along an axis."""
+        return self.sdfg.arrays[self.array(name)].strides[axis]
+
     def begin_state(self) -> None:
         """Forgets the values: they are local to a state."""
         self._values = {}
@@ -119,7 +123,7 @@ class Context:
         name = self._unique(f"{_PREFIXES[container.role]}_{_identifier(container.name)}")
         if container.role is Role.TEMP:
             return Argument(name, "value", container.name, container.type, container.name)
-        role: ArgumentRole = container.role.value  # type: ignore[assignment]
+        role: ArgumentRole = container.role.value
         return Argument(name, role, container.name, container.type)
 
     def _unique(self, name: str) -> str:

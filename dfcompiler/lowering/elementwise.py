@@ -1,9 +1,9 @@
 """Element-wise operators, and chains of them, as one map with one tasklet.
 
-The code of a tasklet is pulled from its result: each value is asked for at an index, operators that
-only move data (broadcast, transpose, slice, reshape) change the index, element-wise ones emit a line
-of C++, and the operands outside become memlets. The loops follow the physical order of the result,
-so that the innermost one is contiguous there.
+The code of a tasklet is pulled from its result: each value is asked for at an index, operators
+that only move data (broadcast, transpose, slice, reshape) change the index, element-wise ones emit
+a line of C++, and the operands outside become memlets. The loops follow the physical order of the
+result, so that the innermost one is contiguous there.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def lower_elementwise(context: Context, op: Op) -> None:
 
 
 def expand_loops(tensor: TensorType) -> list[tuple[str, int, Any]]:
-    """The loops over a tensor: parameter, axis and extent, in physical order, unit axes left out."""
+    """Parameter, axis and extent of the loops over a tensor in physical order, no unit axes."""
     axes = tensor.layout.permutation(tensor.rank)
     return [
-        (f"i{axis}", axis, expression(tensor.shape[axis]))
+        (f"_i{axis}", axis, expression(tensor.shape[axis]))
         for axis in axes
         if not is_one(tensor.shape[axis])
     ]
@@ -75,8 +75,8 @@ def elementwise_body(
         index[axis] = symbol(param)
     pull = _Pull(context, op, inner)
     result = pull.compute(inner[-1], tuple(index))
-    write = Access("o", context.array(op.result), unit_range(*(index or [0])))
-    code = "\n".join([*pull.lines, f"o = {pull.stored(result, op.type.dtype)};"])
+    write = Access("_o", context.array(op.result), unit_range(*(index or [0])))
+    code = "\n".join([*pull.lines, f"_o = {pull.stored(result, op.type.dtype)};"])
     work = product(extent for *_, extent in loops) * (1 + sum(map(cost, inner)))
     return MapBody(
         label=op.kind,
@@ -123,7 +123,7 @@ class _Pull:
         tensor = self.types[name]
         if tensor.layout.is_tiled:
             raise UnsupportedError(f"{self.op.kind} cannot read the tiled layout of {name}")
-        connector = f"a{len(self.reads)}"
+        connector = f"_a{len(self.reads)}"
         subset = unit_range(*(index or (0,)))
         self.reads.append(Access(connector, self.context.array(name), subset))
         if tensor.dtype not in (DType.F16, DType.BF16):
@@ -140,7 +140,7 @@ class _Pull:
 
     def assign(self, code: str, dtype: DType) -> str:
         """A line that gives `code` a name."""
-        name = f"t{len(self.lines)}"
+        name = f"_t{len(self.lines)}"
         self.lines.append(f"const {compute_type(dtype)} {name} = {code};")
         return name
 
@@ -216,7 +216,7 @@ def _constant(pull: _Pull, op: Op, index: Index) -> str:
     position: Any = 0
     for i, dim in zip(index, op.type.shape, strict=True):
         position = position * expression(dim) + i
-    table, ctype = f"table{len(pull.lines)}", compute_type(dtype)
+    table, ctype = f"_table{len(pull.lines)}", compute_type(dtype)
     pull.lines.append(f"static const {ctype} {table}[] = {{{', '.join(numbers)}}};")
     return pull.assign(f"{table}[{text(position)}]", dtype)
 

@@ -36,7 +36,7 @@ class KernelRecord:
 
     Attributes:
         op: the operator.
-        implementation: ``dace-map``, ``dace-map + row function``, ``alias``, ``native gemm 8x48``, …
+        implementation: ``dace-map``, ``dace-map + row function``, ``alias``, ``native gemm``, …
         reason: why this one was chosen.
     """
 

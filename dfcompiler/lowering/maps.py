@@ -79,6 +79,23 @@ class MapBody:
     serial: int = 0
 
 
+def whole(context: Context, connector: str, array: str) -> Access:
+    """A pointer to a whole array."""
+    return Access(connector, array, full_range(context.sdfg.arrays[array].shape), pointer=True)
+
+
+def pointer(
+    context: Context, connector: str, array: str, begin: Sequence[Any], axes: Sequence[int]
+) -> Access:
+    """A pointer to element `begin`, from which the code walks along `axes` to their ends."""
+    shape = context.sdfg.arrays[array].shape
+    ranges = [
+        (first, extent - 1 if axis in axes else first, 1)
+        for axis, (first, extent) in enumerate(zip(begin, shape, strict=True))
+    ]
+    return Access(connector, array, subsets.Range(ranges), pointer=True)
+
+
 def add_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
     """Adds the map to `state`."""
     sdfg = context.sdfg

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from dfcompiler.errors import InternalError
 from dfcompiler.ir.program import Op
+from dfcompiler.lowering import indexing, movement, normalization, reduction, rotary
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.elementwise import ELEMENTWISE, lower_elementwise
 
@@ -29,6 +30,23 @@ FUSED_KERNELS: Mapping[str, Lowering] = MappingProxyType({"elementwise": lower_e
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         **dict.fromkeys(ELEMENTWISE, lower_elementwise),
+        **dict.fromkeys(
+            ("copy", "expand", "slice", "constant", "dim", "iota"), movement.lower_indexed
+        ),
+        "reshape": movement.lower_reshape,
+        "transpose": movement.lower_transpose,
+        "concat": movement.lower_concat,
+        "pad": movement.lower_pad,
+        "gather": indexing.lower_gather,
+        "take_along": indexing.lower_take_along,
+        "index_copy": indexing.lower_index_copy,
+        **dict.fromkeys(reduction.REDUCTIONS, reduction.lower_reduction),
+        "argmax": reduction.lower_argmax,
+        "cumsum": reduction.lower_cumsum,
+        "softmax": normalization.lower_softmax,
+        "layer_norm": normalization.lower_layer_norm,
+        "rms_norm": normalization.lower_rms_norm,
+        "rotary": rotary.lower_rotary,
         "fused": lower_fused,
     }
 )

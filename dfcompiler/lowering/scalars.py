@@ -29,24 +29,35 @@ _STORED = {**_CTYPES, DType.F16: "dace::float16", DType.BF16: "dace::bfloat16"}
 
 _FUNCTIONS = {
     **{name: name for name in ("exp", "log", "sqrt", "rsqrt", "sin", "cos", "tanh", "erf")},
-    **{name: name for name in ("sigmoid", "silu", "relu", "floor", "ceil", "round")},
+    **{name: name for name in ("sigmoid", "silu", "floor", "ceil", "round")},
     **{name: name for name in ("neg", "abs", "sign", "pow")},
-    **{"add": "add", "sub": "sub", "mul": "mul", "div": "div"},
-    **{"min": "minimum", "max": "maximum", "mod": "modulo", "isnan": "is_nan", "isinf": "is_inf"},
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "div": "div",
+    "min": "minimum",
+    "max": "maximum",
+    "mod": "modulo",
+    "isnan": "is_nan",
+    "isinf": "is_inf",
 }
 _FLOAT_OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARISONS = {
-    **{"equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<="},
-    **{"greater": ">", "greater_equal": ">="},
+    "equal": "==",
+    "not_equal": "!=",
+    "less": "<",
+    "less_equal": "<=",
+    "greater": ">",
+    "greater_equal": ">=",
 }
 _LOGICAL = {"and": "&", "or": "|", "xor": "^"}
 # What numpy makes of arithmetic on truth values; it refuses the others.
 _BOOLEAN_ARITHMETIC = {"add": "|", "mul": "&", "max": "|", "min": "&"}
 # Cost of one element in units of an addition, for choosing threads.
 _COSTS = {
-    **{name: 12 for name in ("exp", "log", "tanh", "erf", "sigmoid", "silu", "gelu", "pow")},
-    **{name: 40 for name in ("sin", "cos", "mod")},
-    **{name: 4 for name in ("div", "sqrt", "rsqrt", "reciprocal")},
+    **dict.fromkeys(("exp", "log", "tanh", "erf", "sigmoid", "silu", "gelu", "pow"), 12),
+    **dict.fromkeys(("sin", "cos", "mod"), 40),
+    **dict.fromkeys(("div", "sqrt", "rsqrt", "reciprocal"), 4),
 }
 
 
@@ -155,6 +166,12 @@ def _pow(op: Op, args: Sequence[str], dtypes: Sequence[DType], constants: Sequen
     return known.get(float(exponent), f"dfc::pow({x}, {y})")
 
 
+def _relu(op: Op, args: Sequence[str], dtypes: Sequence[DType], _: Sequence[object]) -> str:
+    if dtypes[0].is_float:
+        return f"dfc::relu({args[0]})"
+    return f"dfc::maximum({args[0]}, {literal(0, dtypes[0])})"
+
+
 def _gelu(op: Op, args: Sequence[str], dtypes: Sequence[DType], _: Sequence[object]) -> str:
     function = "gelu_tanh" if op.attr("approximate", "none") == "tanh" else "gelu"
     return f"dfc::{function}({args[0]})"
@@ -174,6 +191,7 @@ _SPECIAL: dict[str, Special] = {
     "gelu": _gelu,
     "dequantize": _dequantize,
     "copy": lambda op, args, dtypes, _: args[0],
+    "relu": _relu,
     "not": lambda op, args, dtypes, _: f"!{args[0]}",
     "where": lambda op, args, dtypes, _: f"{args[0]} ? {args[1]} : {args[2]}",
     "reciprocal": lambda op, args, dtypes, _: f"{literal(1, dtypes[0])} / {args[0]}",

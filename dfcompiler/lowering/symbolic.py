@@ -66,3 +66,8 @@ def product(values: Any) -> Any:
     for value in values:
         total = total * value
     return total
+
+
+def ceil_div(value: Any, divisor: int) -> Any:
+    """`value` / `divisor` rounded up."""
+    return -(-value // divisor) if isinstance(value, int) else int_ceil(value, divisor)

@@ -12,6 +12,8 @@ import dace
 import numpy as np
 from dace.codegen import codegen
 
+from dfcompiler.codegen.dace_sources import dace_configuration
+from dfcompiler.codegen.toolchain import NUMERIC_FLAGS
 from dfcompiler.ir import Program, parse
 from dfcompiler.ir.dims import evaluate
 from dfcompiler.ir.interpret import bind_symbols
@@ -20,12 +22,12 @@ from dfcompiler.target import parse_target
 
 KERNELS = Path(__file__).resolve().parents[2] / "dfcompiler" / "kernels"
 DACE_HEADERS = Path(dace.__file__).parent / "runtime" / "include"
-FLAGS = ("-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
+FLAGS = ("-std=c++20", *NUMERIC_FLAGS, "-fopenmp", "-fPIC", "-shared")
 
 
 def generate(lowered: Lowered) -> str:
     """The C++ source of a lowered program."""
-    with dace.config.set_temporary("compiler", "cpu", "openmp_sections", value=False):
+    with dace_configuration():
         source = codegen.generate_code(lowered.sdfg)[0].clean_code
     return source.replace('#include "../../include/hash.h"', "")
 
@@ -105,7 +107,6 @@ class Compiled:
             case "output":
                 return outputs.setdefault(argument.container, np.full(shape, 77, dtype))
             case "value":
-                size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
                 members = [a for a in self.lowered.arguments if a.slot == argument.slot]
                 size = max(evaluate(a.type.stored_bytes, bindings) for a in members)
                 return slots.setdefault(argument.slot, np.full(size + 64, 0xA5, np.uint8))

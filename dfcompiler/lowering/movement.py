@@ -1,0 +1,153 @@
+"""Data movement: copies, transposes, slices, concatenations, padding, generated values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dfcompiler.ir.operators.spec import normalize_axis
+from dfcompiler.ir.program import Op
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.elementwise import elementwise_body, expand_loops, is_one
+from dfcompiler.lowering.lowered import KernelRecord
+from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer, whole
+from dfcompiler.lowering.scalars import literal, stored_type
+from dfcompiler.lowering.symbolic import (
+    ceil_div,
+    expression,
+    product,
+    symbol,
+    text,
+    unit_range,
+)
+
+HEADER = "cpu/movement.h"
+# Elements that one iteration of a whole copy moves.
+COPY_BLOCK = 16384
+# Width of the strips in which a transpose walks its source: one cache line of fp32.
+STRIP = 16
+
+
+def lower_indexed(context: Context, op: Op) -> None:
+    """An operator whose elements come from known positions, or from the position alone."""
+    state = context.new_state(op)
+    add_map(context, state, elementwise_body(context, op, (op,), expand_loops(op.type)))
+    context.record(KernelRecord(op, "dace-map", "element by element, in the result's order"))
+
+
+def lower_reshape(context: Context, op: Op) -> None:
+    """The memory of the input under another shape, or a copy where the plan wants one."""
+    (name,) = op.inputs
+    if op.attr("alias", False):
+        context.define_alias(op, name)
+        context.record(KernelRecord(op, "alias", "row-major reshape: same memory"))
+        return
+    if not (op.type.layout.is_row_major and context.type(name).layout.is_row_major):
+        lower_indexed(context, op)
+        return
+    source, target = context.array(name), context.array(op.result)
+    count = expression(op.type.elements)
+    context.include(HEADER)
+    body = MapBody(
+        label="reshape",
+        ranges=[("_block", ceil_div(count, COPY_BLOCK))],
+        reads=[whole(context, "_x", source)],
+        writes=[whole(context, "_o", target)],
+        code=f"dfc::copy_block(_o, _x, _block, {COPY_BLOCK}, {text(count)});",
+        work=count,
+    )
+    add_map(context, context.new_state(op), body)
+    context.record(KernelRecord(op, "dace-map + row copy", "the plan gives it its own memory"))
+
+
+def lower_transpose(context: Context, op: Op) -> None:
+    """Strips of the source's contiguous axis when that is not the result's, else a plain map."""
+    (name,) = op.inputs
+    source, perm = context.type(name), op.attr("perm")
+    plain = source.layout.is_row_major and op.type.layout.is_row_major
+    moved = [axis for axis in perm if not is_one(source.shape[axis])]
+    if not plain or len(moved) < 2 or moved == sorted(moved) or moved[-1] == max(moved):
+        lower_indexed(context, op)
+        return
+    contiguous = perm.index(max(moved))
+    last = perm.index(moved[-1])
+    _transpose_strips(context, op, contiguous, last)
+
+
+def _transpose_strips(context: Context, op: Op, contiguous: int, last: int) -> None:
+    """Strips along result axis `contiguous`, each over the whole of result axis `last`."""
+    (name,) = op.inputs
+    perm, shape = op.attr("perm"), [expression(dim) for dim in op.type.shape]
+    rows, columns = shape[contiguous], shape[last]
+    index: list[Any] = [0] * len(shape)
+    ranges: list[tuple[str, Any]] = []
+    for param, axis, extent in expand_loops(op.type):
+        if axis == last:
+            continue
+        index[axis] = symbol(param) * (STRIP if axis == contiguous else 1)
+        ranges.append((param, ceil_div(rows, STRIP) if axis == contiguous else extent))
+    source_index: list[Any] = [0] * len(shape)
+    for position, axis in enumerate(perm):
+        source_index[axis] = index[position]
+    x, o = context.array(name), context.array(op.result)
+    to_stride = text(context.stride(op.result, contiguous))
+    from_stride = text(context.stride(name, perm[last]))
+    count = f"std::min<int64_t>({STRIP}, {text(rows)} - {text(index[contiguous])})"
+    context.include(HEADER)
+    body = MapBody(
+        label="transpose",
+        ranges=ranges,
+        reads=[pointer(context, "_x", x, source_index, (perm[contiguous], perm[last]))],
+        writes=[pointer(context, "_o", o, index, (contiguous, last))],
+        code=f"dfc::transpose_strip(_o, {to_stride}, _x, {from_stride}, int({count}), "
+        f"{text(columns)});",
+        work=product(shape),
+    )
+    add_map(context, context.new_state(op), body)
+    reason = f"strips of {STRIP}: the source's contiguous axis becomes axis {contiguous}"
+    context.record(KernelRecord(op, "dace-map + transposed strips", reason))
+
+
+def lower_concat(context: Context, op: Op) -> None:
+    """One map for each input, all in one state: they write disjoint parts."""
+    axis = normalize_axis(int(op.attr("axis")), op.type.rank)
+    state = context.new_state(op)
+    offset: Any = 0
+    for name in op.inputs:
+        part = replace(op, type=context.type(name), kind="copy", inputs=(name,))
+        part = replace(part, type=part.type.with_shape(part.type.shape))
+        body = elementwise_body(context, part, (part,), expand_loops(part.type))
+        (write,) = body.writes
+        index = [begin for begin, _, _ in write.subset.ranges]
+        index[axis] = index[axis] + offset
+        shifted = replace(write, subset=unit_range(*index))
+        add_map(context, state, replace(body, label="concat", writes=[shifted]))
+        offset = offset + expression(part.type.shape[axis])
+    context.record(KernelRecord(op, "dace-map", f"{len(op.inputs)} maps into disjoint parts"))
+
+
+def lower_pad(context: Context, op: Op) -> None:
+    """One map over the result; an element comes from the source where it lies inside."""
+    (name,) = op.inputs
+    source, before = context.type(name), op.attr("before")
+    loops = expand_loops(op.type)
+    params = {axis: param for param, axis, _ in loops}
+    index = [symbol(params[a]) if a in params else 0 for a in range(op.type.rank)]
+    inside, position = [], []
+    for axis, i in enumerate(index):
+        shifted = text(i - expression(before[axis]))
+        inside.append(f"{shifted} >= 0 && {shifted} < {text(expression(source.shape[axis]))}")
+        position.append(f"({shifted}) * ({text(context.stride(name, axis))})")
+    fill = f"{stored_type(op.type.dtype)}({literal(op.attr('value', 0), op.type.dtype)})"
+    context.include("cpu/elementwise.h")
+    body = MapBody(
+        label="pad",
+        ranges=[(param, extent) for param, _, extent in loops],
+        reads=[whole(context, "_x", context.array(name))],
+        writes=[Access("_o", context.array(op.result), unit_range(*(index or [0])))],
+        code=f"_o = {' && '.join(inside) or 'true'} ? _x[{' + '.join(position) or '0'}] : {fill};",
+        work=product(extent for *_, extent in loops) * 2,
+        serial=1 if len(loops) > 1 else 0,
+    )
+    add_map(context, context.new_state(op), body)
+    context.record(KernelRecord(op, "dace-map", "one pass over the result"))
