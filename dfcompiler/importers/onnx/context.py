@@ -135,7 +135,10 @@ class Context:
             ValueError: from the type rule.
         """
         if OPERATORS[kind].op_class is OpClass.ELEMENTWISE and kind != "rotary":
-            self.broadcast([value.shape for value in values])
+            shape = self.broadcast([value.shape for value in values])
+            if any(value.narrow for value in values):
+                narrow = [value.narrow or value for value in values]
+                return self.expand(self.op(kind, narrow, attrs), shape)
         probe = Op("", type or TensorType(DType.F32), kind, ("",) * len(values), Attrs(attrs))
         found = OPERATORS[kind].infer(probe, [value.type for value in values])
         known = self._computed(replace(probe, type=found), values)
@@ -207,7 +210,10 @@ class Context:
         return self.op("transpose", [value], {"perm": perm})
 
     def expand(self, value: Value, shape: Shape) -> Value:
-        """Broadcast to `shape` and to nothing larger."""
+        """Broadcast to `shape` and to nothing larger.
+
+        Element-wise operators compute before they broadcast; the rest gets an operator.
+        """
         if same_shape(value.shape, shape):
             return value
         type_ = value.type.with_shape(shape)
@@ -221,7 +227,10 @@ class Context:
                 for step, dim in zip(value.content.steps, value.shape, strict=True)
             )
             return self.known(type_, Grid(value.content.offset, lead + steps))
-        return self.op("expand", [value], type=type_)
+        source = self.source
+        result = Value(type_, narrow=value, source=source)
+        result.emit = lambda: self.emit("expand", [value], type=type_, source=source)
+        return result
 
     def slice(
         self, value: Value, starts: Sequence[Dim], sizes: Shape, steps: Sequence[int] | None = None

@@ -131,11 +131,24 @@ def _with_outputs(ops: Sequence[Op], outputs: Sequence[tuple[str, str, Value]]) 
             readers[name] = readers.get(name, 0) + 1
     copies = {op.inputs[0]: op for op in live[len(live) - len(writes) :]}
     direct = {n: op.result for n, op in copies.items() if n[0] == "%" and readers[n] == 1}
-    return [
+    kept = [
         replace(op, result=direct[op.result]) if op.result in direct else op
         for op in live
         if not (op.result in direct.values() and op.kind == "copy")
     ]
+    return _numbered(kept)
+
+
+def _numbered(ops: Sequence[Op]) -> list[Op]:
+    """Results called ``%0``, ``%1``, … without gaps."""
+    names: dict[str, str] = {}
+    numbered = []
+    for op in ops:
+        read = op.renamed(names)
+        if op.result.startswith("%"):
+            names[op.result] = f"%{len(names)}"
+        numbered.append(replace(read, result=names.get(op.result, op.result)))
+    return numbered
 
 
 # -------------------------------------------------------------------------------------- nodes

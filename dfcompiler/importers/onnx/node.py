@@ -109,7 +109,9 @@ class Node:
 
 
 def _plain(item: object) -> object:
-    return item.item() if isinstance(item, np.generic) else item
+    """An element as a Python number; a whole floating-point one as an integer."""
+    number = item.item() if isinstance(item, np.generic) else item
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 HANDLERS: dict[str, Handler] = {}

@@ -20,6 +20,7 @@ class Value:
         content: what is known about its elements.
         emit: makes it exist in the program and returns its name.
         columns: the values side by side along the last axis, when it was concatenated from such.
+        narrow: the value that this one is a broadcast of.
         source: the model's name of it, for messages and weight names.
     """
 
@@ -28,6 +29,7 @@ class Value:
     content: Content | None = None
     emit: Callable[[], str] | None = None
     columns: tuple[Value, ...] = ()
+    narrow: Value | None = None
     source: str = ""
 
     @property
