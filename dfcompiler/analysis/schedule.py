@@ -8,8 +8,8 @@ from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import TensorType
 
-PANEL_COLUMNS = 48
-"""Columns of the weight panel that the matrix product keeps while it walks the rows of A."""
+BLOCK_ROWS, PANEL_COLUMNS = 96, 64
+"""The block of A that a matrix product keeps, and the panel of B that passes it."""
 
 Types = tuple[TensorType, ...]
 
@@ -77,20 +77,23 @@ def _row_reads(op: Op, types: Types, fast_bytes: int) -> int:
 
 
 def _matmul_reads(op: Op, a: TensorType, b: TensorType, fast_bytes: int) -> int:
-    """Panels of B stay in fast memory, each read once; the rows of A stream past each panel.
+    """A block of rows of A stays in fast memory while every panel of B passes it.
 
-    Where A fits beside a panel it is read once; a B that is shared by the batch is read once.
+    B is read once per block of rows, or once where it fits beside a block; A is read once, or once
+    per panel where a block does not fit. A B that is shared by the batch makes it more rows.
     """
     rows, inner = int(a.shape[-2]), int(a.shape[-1])
-    columns = int(b.shape[-1])
     batch = prod(map(int, op.type.shape[:-2]))
-    if prod(map(int, b.shape[:-2])) == 1:
+    shared = prod(map(int, b.shape[:-2]))
+    if shared == 1:
         rows, batch = rows * batch, 1
     a_bytes = rows * inner * a.dtype.bytes
-    b_bytes = bytes_of(b) // max(1, prod(map(int, b.shape[:-2])))
-    panels = max(1, ceil(columns / PANEL_COLUMNS))
-    fits = a_bytes + ceil(b_bytes / panels) <= fast_bytes
-    return batch * (a_bytes * (1 if fits else panels) + b_bytes)
+    b_bytes = bytes_of(b) // max(1, shared)
+    blocks, panels = ceil(rows / BLOCK_ROWS), max(1, ceil(int(b.shape[-1]) / PANEL_COLUMNS))
+    block_bytes, panel_bytes = min(rows, BLOCK_ROWS) * inner * a.dtype.bytes, b_bytes // panels
+    b_reads = 1 if block_bytes + b_bytes <= fast_bytes else blocks
+    a_reads = 1 if block_bytes + panel_bytes <= fast_bytes else panels
+    return batch * (a_bytes * a_reads + b_bytes * b_reads)
 
 
 def _attention_reads(op: Op, types: Types, fast_bytes: int) -> int:
