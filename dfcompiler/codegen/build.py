@@ -117,7 +117,9 @@ def _compile(
     objects = [str(work / f"{unit}.o") for unit in sources.units]
     run_all([(*compiler.command, *link_flags(), *objects, "-o", str(work / LIBRARY))], folder)
     names = _header_names([work / f"{unit}.d" for unit in sources.units])
-    (work / _HEADERS).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    if precompiled:  # the rule of a unit names the precompiled file, not what is in it
+        names |= set((precompiled / _HEADERS).read_text(encoding="utf-8").splitlines())
+    _write_header_names(names, work)
     for path in (*work.glob("*.o"), *work.glob("*.d")):
         path.unlink()
 
@@ -137,7 +139,10 @@ def _precompile(key: str, text: str, target: CpuTarget, compiler: Compiler) -> N
     def make(work: Path) -> None:
         (work / PRELUDE).write_text(text, encoding="utf-8")
         output = ("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch")
-        run_all([(*compiler.command, *_flags(target), *output)], work)
+        rule = ("-MD", "-MF", "prelude.d", "-MT", "unit")
+        run_all([(*compiler.command, *_flags(target), *output, *rule)], work)
+        _write_header_names(_header_names([work / "prelude.d"]), work)
+        (work / "prelude.d").unlink()
 
     stored(key, make)
 
@@ -167,7 +172,7 @@ def _script(sources: Sources, target: CpuTarget, compiler: Compiler) -> str:
     )
 
 
-def _header_names(rules: Sequence[Path]) -> list[str]:
+def _header_names(rules: Sequence[Path]) -> set[str]:
     """The prerequisites of make rules that lie in our roots, named from there."""
     names = set()
     for rule in rules:
@@ -179,9 +184,13 @@ def _header_names(rules: Sequence[Path]) -> list[str]:
                 for name, root in _ROOTS.items()
                 if path.is_relative_to(root)
             }
+    return names
+
+
+def _write_header_names(names: set[str], folder: Path) -> None:
     if not names:
         raise InternalError("the compiler lists no headers of the program")
-    return sorted(names)
+    (folder / _HEADERS).write_text("".join(f"{n}\n" for n in sorted(names)), encoding="utf-8")
 
 
 def _kernel_headers() -> list[Path]:

@@ -1,0 +1,170 @@
+"""Finding the compiler, running it, and keeping its results."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dfcompiler.codegen import store
+from dfcompiler.codegen.process import run_all
+from dfcompiler.codegen.toolchain import compile_flags, find_compiler
+from dfcompiler.errors import ToolchainError
+from dfcompiler.target import parse_target
+
+
+def script(folder: Path, name: str, body: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_missing_compiler_says_how_to_install_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ToolchainError, match=r"g\+\+ is not on the PATH") as caught:
+        find_compiler()
+    for word in ("apt-get install", "dnf install", "brew install"):
+        assert word in caught.value.hint
+    assert caught.value.exit_code == 5
+
+
+def test_cxx_is_respected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ToolchainError, match="CXX=no-such-compiler is not on the PATH"):
+        find_compiler()
+    monkeypatch.setenv("CXX", f"{script(tmp_path, 'mycxx', 'exec g++ $@')} -m64")
+    found = find_compiler()
+    assert found.command == (str(tmp_path / "mycxx"), "-m64")
+    assert found.family == "gcc"
+
+
+def test_old_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", str(script(tmp_path, "old-g++", "echo 9.4.0")))
+    with pytest.raises(ToolchainError, match=r"is version 9\.4\.0; expected 11 or newer"):
+        find_compiler()
+
+
+def test_something_that_is_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", str(script(tmp_path, "broken", "exit 3")))
+    with pytest.raises(ToolchainError, match=r"does not work as a C\+\+ compiler"):
+        find_compiler()
+
+
+def test_flags_keep_infinities_and_follow_the_target() -> None:
+    flags = compile_flags(parse_target("cpu:x86-64-v3"))
+    assert "-march=x86-64-v3" in flags
+    assert not {"-ffast-math", "-ffinite-math-only", "-march=native", "-g"} & set(flags)
+
+
+def test_failing_command_shows_its_errors(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.cpp"
+    bad.write_text("int f() { return nothing; }\n")
+    with pytest.raises(ToolchainError, match="failed with status 1") as caught:
+        run_all([["g++", "-c", str(bad), "-o", str(tmp_path / "bad.o")]], tmp_path)
+    assert "nothing" in caught.value.where[0]
+
+
+def test_a_failure_ends_the_other_commands(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(ToolchainError):
+        run_all([["sh", "-c", "exit 1"], ["sleep", "60"]], tmp_path)
+    assert time.monotonic() - started < 30
+
+
+def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from dfcompiler.codegen.process import run_all\n"
+        "run_all([['sh', '-c', 'echo $$ > pid; sleep 60']], pathlib.Path(sys.argv[1]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text().strip()):
+        time.sleep(0.02)
+    process.send_signal(2)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_store_makes_once(cache: Path) -> None:
+    calls = []
+
+    def make(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "result").write_text("done")
+
+    for _ in range(2):
+        assert (store.stored("key", make) / "result").read_text() == "done"
+    assert len(calls) == 1
+    assert [p.name for p in cache.iterdir()] == ["key"]
+
+
+def test_store_keeps_nothing_of_a_failure(cache: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.stored("key", fail)
+    assert list(cache.iterdir()) == []
+
+
+def test_store_notices_damage(cache: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "result").write_text("whole")
+
+    (store.stored("key", make) / "result").write_text("who")
+    assert (store.stored("key", make) / "result").read_text() == "whole"
+
+
+def test_store_with_many_writers(cache: Path) -> None:
+    barrier = threading.Barrier(4)
+    found: list[str] = []
+
+    def make(folder: Path) -> None:
+        (folder / "result").write_text("same")
+        barrier.wait(timeout=10)
+
+    def use() -> None:
+        found.append((store.stored("key", make) / "result").read_text())
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["same"] * 4
+    assert [p.name for p in cache.iterdir()] == ["key"]
+
+
+def test_store_drops_what_was_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_LARGEST_BYTES", 2000)
+
+    def make(folder: Path) -> None:
+        (folder / "result").write_bytes(bytes(900))
+
+    for number, name in enumerate(["old", "older", "new"]):
+        place = store.stored(name, make)
+        os.utime(place, (0, 10 - number if name != "new" else 20))
+    store.stored("newest", make)
+    assert {p.name for p in cache.iterdir()} == {"new", "newest"}
+
+
+def test_unwritable_cache_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    place = store.stored("key", lambda folder: (folder / "result").write_text("done") and None)
+    assert (place / "result").read_text() == "done"

@@ -1,0 +1,146 @@
+"""Packing, and the weights file."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from dfcompiler.codegen import weights
+from dfcompiler.codegen.weights import HEADER_BYTES, MAGIC, pack, write_weights
+from dfcompiler.errors import InternalError
+from dfcompiler.ir import Container, DType, Layout, PhysicalAxis, Program, Role, TensorType
+
+PANELS = Layout((PhysicalAxis(1, 4), PhysicalAxis(0), PhysicalAxis(1, 4, True)))
+
+
+def reference(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """Packing element by element."""
+    shape = layout.physical_shape(array.shape)
+    result = np.zeros(shape, array.dtype)
+    for place in np.ndindex(*shape):
+        index = [0] * array.ndim
+        for axis, position in zip(layout.order, place, strict=True):
+            scale = axis.tile if axis.tile and not axis.inner else 1
+            index[axis.axis] += position * scale
+        if all(i < n for i, n in zip(index, array.shape, strict=True)):
+            result[place] = array[tuple(index)]
+    return result
+
+
+@pytest.mark.parametrize("columns", [1, 4, 7, 12])
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, ml_dtypes.bfloat16])
+def test_panels(columns: int, dtype: type) -> None:
+    array = np.arange(3 * columns).reshape(3, columns).astype(dtype)
+    packed = pack(array, PANELS)
+    np.testing.assert_array_equal(packed.reshape(-1), reference(array, PANELS).reshape(-1))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(),
+        Layout.permuted(2, 0, 1),
+        Layout((PhysicalAxis(0), PhysicalAxis(2, 2), PhysicalAxis(1), PhysicalAxis(2, 2, True))),
+        Layout(
+            (
+                *(PhysicalAxis(0, 4), PhysicalAxis(1, 2), PhysicalAxis(2)),
+                *(PhysicalAxis(0, 4, True), PhysicalAxis(1, 2, True)),
+            )
+        ),
+        Layout((PhysicalAxis(1, 2, True), PhysicalAxis(0), PhysicalAxis(2), PhysicalAxis(1, 2))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("chunk", [4, 40, 1 << 20])
+def test_layouts_in_pieces(layout: Layout, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.arange(6 * 5 * 3, dtype=np.float32).reshape(6, 5, 3)
+    expected = reference(array, layout) if layout.order else array
+    np.testing.assert_array_equal(pack(array, layout).reshape(-1), expected.reshape(-1))
+    monkeypatch.setattr(weights, "_CHUNK_BYTES", chunk)
+    pieces = [p.reshape(-1) for p in weights._chunks(array, layout)]
+    np.testing.assert_array_equal(np.concatenate(pieces), expected.reshape(-1))
+
+
+def test_a_layout_that_skips_an_axis_is_refused() -> None:
+    with pytest.raises(InternalError, match="walk every axis"):
+        pack(np.zeros((2, 3), np.float32), Layout((PhysicalAxis(1),)))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_scalars_and_empty_tensors(shape: tuple[int, ...]) -> None:
+    array = np.full(shape, 7, np.int64)
+    assert pack(array, Layout()).tobytes() == array.tobytes()
+
+
+def program_of(**data: np.ndarray) -> Program:
+    containers = tuple(
+        Container(Role.WEIGHT, name, TensorType(DType.of(array.dtype), array.shape))
+        for name, array in data.items()
+    )
+    return Program("p", (), containers, (), data)
+
+
+def test_file(tmp_path: Path) -> None:
+    big = np.arange(300_000, dtype=np.float32)
+    program = program_of(a=np.ones(3, np.int8), big=big, same=big.copy(), b=np.ones(2, np.float64))
+    path = tmp_path / "weights.bin"
+    stored = {tensor.name: tensor for tensor in write_weights(path, program)}
+    content = path.read_bytes()
+    assert content.startswith(MAGIC)
+    assert len(content) % 64 == 0
+    for name, array in program.data.items():
+        tensor = stored[name]
+        found = content[tensor.offset : tensor.offset + tensor.bytes]
+        assert found == array.tobytes()
+        assert tensor.sha256 == hashlib.sha256(found).hexdigest()
+        assert tensor.offset >= HEADER_BYTES
+        assert tensor.offset % 64 == 0
+    assert stored["same"].offset == stored["big"].offset
+    assert stored["big"].offset % 4096 == 0
+    assert len(content) < 2 * big.nbytes
+
+
+def test_header_tells_models_apart(tmp_path: Path) -> None:
+    write_weights(tmp_path / "a", program_of(a=np.zeros(4, np.float32)))
+    write_weights(tmp_path / "b", program_of(b=np.zeros(4, np.float32)))
+    heads = [(tmp_path / name).read_bytes()[:HEADER_BYTES] for name in "ab"]
+    assert heads[0] != heads[1]
+
+
+def test_non_contiguous_views_are_written_as_they_read(tmp_path: Path) -> None:
+    base = np.arange(12, dtype=np.float32).reshape(3, 4)
+    program = program_of(t=base.T, s=base[:, ::2])
+    path = tmp_path / "weights.bin"
+    for tensor in write_weights(path, program):
+        raw = path.read_bytes()[tensor.offset : tensor.offset + tensor.bytes]
+        expected = np.ascontiguousarray(program.data[tensor.name])
+        assert raw == expected.tobytes()
+
+
+def test_memory_stays_small(tmp_path: Path) -> None:
+    array = np.ones((8192, 1024), np.float32)
+    program = program_of(w=array)
+    tiled = replace(program.containers[0], type=TensorType(DType.F32, array.shape, PANELS))
+    tracemalloc.start()
+    write_weights(tmp_path / "weights.bin", replace(program, containers=(tiled,)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < array.nbytes / 2
+
+
+def test_missing_data_is_an_error(tmp_path: Path) -> None:
+    program = replace(program_of(w=np.zeros(2, np.float32)), data={})
+    with pytest.raises(InternalError, match="@w has no data"):
+        write_weights(tmp_path / "weights.bin", program)
+
+
+def test_data_of_another_type_is_an_error(tmp_path: Path) -> None:
+    program = replace(program_of(w=np.zeros(2, np.float32)), data={"w": np.zeros(3, np.float32)})
+    with pytest.raises(InternalError, match="expected"):
+        write_weights(tmp_path / "weights.bin", program)
