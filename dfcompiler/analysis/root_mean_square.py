@@ -85,12 +85,21 @@ def _mean_square_argument(state: StateRewriter, name: str) -> str | None:
 
 def _square_argument(state: StateRewriter, name: str) -> str | None:
     op = state.producer(name)
+    if op is not None and op.kind in ("reshape", "transpose"):
+        # The square may have been taken before x itself was reshaped or transposed.
+        moved = _square_argument(state, op.inputs[0])
+        twins = (user for user in state.users(moved or "") if _moves_alike(user, op))
+        return next((user.result for user in twins), None)
     if op is None or op.kind not in ("mul", "pow"):
         return None
     left, right = op.inputs
     if op.kind == "pow":
         return left if state.scalar(right) == 2 else None
     return left if left == right and state.is_stable(left) else None
+
+
+def _moves_alike(a: Op, b: Op) -> bool:
+    return a.kind == b.kind and a.attrs == b.attrs and a.type.same(b.type)
 
 
 def _division(state: StateRewriter, root: Op, value: str, inverse: bool) -> tuple[Op, str, str]:
