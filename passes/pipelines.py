@@ -7,6 +7,20 @@ from dfcompiler.pipeline import Pipeline, assemble, extended
 from dfcompiler.target import CpuTarget
 
 DEFAULT = (
+    "canonicalize",
+    # Before folding, which would expand the codes of weights.
+    "recover-dequantize",
+    "fold-constants",
+    "canonicalize",
+    "eliminate-common-subexpressions",
+    "eliminate-dead-code",
+    "recover-gelu",
+    "recover-silu",
+    "recover-layer-norm",
+    "recover-rms-norm",
+    "recover-rotary",
+    "recover-attention",
+    "canonicalize",
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
