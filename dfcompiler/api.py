@@ -155,7 +155,7 @@ def compile_artifact(
     Raises:
         DfcError: with one sentence; nothing is written then.
     """
-    from dfcompiler.codegen import build, check_replaceable, find_compiler
+    from dfcompiler.codegen import build, check_replaceable, prepare
     from dfcompiler.lowering import lower
 
     given = options or Options()
@@ -164,7 +164,7 @@ def compile_artifact(
     vocabulary = _existing(given.tokenizer) if given.tokenizer is not None else None
     folder = Path(out).absolute()
     check_replaceable(folder, given.force)
-    find_compiler()
+    prepare(machine)
     stage = _Stages(progress)
     stage("import")
     source_hash = _source_hash(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 import shlex
@@ -12,9 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dfcompiler.cli.session import Session
-from dfcompiler.errors import DfcError, InternalError
+from dfcompiler.errors import DfcError, InternalError, UsageError
 
 INTERRUPTED = 130
+_SURROUNDINGS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Failures of the file system that are nobody's bug."""
 _PACKAGES = ("dfcompiler", "dace", "numpy", "onnx", "torch", "sympy", "ml_dtypes")
 
 
@@ -25,6 +28,8 @@ def report(error: BaseException, session: Session) -> int:
         return INTERRUPTED
     if session.debug:
         traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
+        error = UsageError(f"{error.filename or 'a file'}: {error.strerror}")
     if not isinstance(error, DfcError):
         error = InternalError(f"{type(error).__name__}: {error}").with_traceback(
             error.__traceback__

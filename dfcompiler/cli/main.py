@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         previous = None  # not in the main thread
     try:
         found = app(rest, obj=session, standalone_mode=False, prog_name="dfc")
+        if found == failure.INTERRUPTED:  # typer turns Ctrl-C into this result
+            raise KeyboardInterrupt
         return found if isinstance(found, int) else 0
     except BaseException as error:
         return _exit_code(error, session)

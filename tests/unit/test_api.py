@@ -1,0 +1,137 @@
+"""The Python face: what it takes, what it refuses, and what it leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dfcompiler as dfc
+from dfcompiler.errors import ModelError, UnsupportedError, UsageError
+from dfcompiler.ir import parse
+from tests.conftest import SMALL_PROGRAM
+from tests.tolerances import assert_close
+
+
+def inputs(batch: int = 2, length: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "x": rng.standard_normal((batch, length)).astype(np.float32),
+        "ids": rng.integers(0, 9, (batch, length)),
+        "attention_mask": np.ones((batch, length), np.int64),
+    }
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, dfcompiler; heavy = {'numpy', 'dace', 'onnx', 'torch', 'sympy', 'rich', "
+        "'typer'} & set(sys.modules); sys.exit(f'{heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_loading_needs_numpy_only(small_artifact: Path) -> None:
+    code = (
+        "import sys; "
+        "blocked = ('dace', 'onnx', 'torch', 'sympy', 'ml_dtypes', 'rich', 'typer'); "
+        "sys.modules.update(dict.fromkeys(blocked)); "
+        "import dfcompiler, numpy as np; "
+        f"m = dfcompiler.load({str(small_artifact)!r}); "
+        "z = np.zeros((1, 2), 'i8'); "
+        "print(m.run({'x': np.ones((1, 2), 'f4'), 'ids': z, 'attention_mask': z})['sum'].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(1, 2)", done.stderr
+
+
+def test_a_temporary_artifact_goes_with_its_model() -> None:
+    model = dfc.compile(parse(SMALL_PROGRAM))
+    path = model.path
+    assert path.is_dir()
+    outputs = model.run(inputs())
+    assert_close(outputs["shifted"], inputs()["ids"] + 1)
+    del model
+    gc.collect()
+    assert not path.parent.exists()
+
+
+def test_sizes_are_fixed_by_symbol_and_by_input(small_program: Path) -> None:
+    program = dfc.import_model(small_program)
+    fixed = dfc.specialize(program, {"batch": 2, "x": (None, 7)})
+    assert fixed.symbols == ()
+    assert fixed.container("sum").type.shape == (2, 7)
+    bounded = dfc.specialize(program, limits={"length": 8})
+    assert [s.maximum for s in bounded.symbols] == [None, 8]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        ({"depth": 1}, "no free size depth; its free sizes are: batch, length"),
+        ({"y": (1, 2)}, "no input y; its inputs are: x, ids, attention_mask"),
+        ({"x": (1,)}, "1 sizes were given"),
+        ({"x": (1, 3), "ids": (1, 4)}, "contradicts length = 3"),
+        ({"length": 65}, "length cannot be fixed 65; the model takes 1 to 64"),
+        ({"batch": 0}, "batch cannot be fixed 0; the model takes 1 and more"),
+    ],
+)
+def test_wrong_sizes_are_refused(
+    small_program: Path, shapes: dict[str, int | tuple[int, ...]], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        dfc.specialize(dfc.import_model(small_program), shapes)
+
+
+def test_models_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a int is no model"):
+        dfc.import_model(7)
+    with pytest.raises(UsageError, match="there is no file"):
+        dfc.import_model(tmp_path / "missing.onnx")
+    with pytest.raises(UsageError, match="is a folder; expected a model file"):
+        dfc.import_model(tmp_path)
+
+
+def test_a_program_text_without_its_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.ir"
+    path.write_text(
+        "program p() {\n  weight @w: f32[4]\n  output @y: f32[4]\n"
+        "  state main {\n    @y: f32[4] = neg @w\n  }\n}\n"
+    )
+    with pytest.raises(ModelError, match="without the values of its 1 weights"):
+        dfc.import_model(path)
+
+
+def test_precision_is_never_lowered_silently() -> None:
+    with pytest.raises(UnsupportedError, match="precision bf16"):
+        dfc.compile(parse(SMALL_PROGRAM), precision="bf16")
+
+
+def test_an_existing_artifact_is_replaced_only_by_force(tmp_path: Path) -> None:
+    out = tmp_path / "m.dfc"
+    program = parse(SMALL_PROGRAM)
+    dfc.compile(program, out=out).close()
+    with pytest.raises(UsageError, match="exists already"):
+        dfc.compile(program, out=out)
+    dfc.compile(program, out=out, force=True).close()
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="no artifact"):
+        dfc.compile(program, out=other, force=True)
+    assert (other / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_pipeline_is_a_name_a_file_or_passes(small_program: Path, tmp_path: Path) -> None:
+    program = dfc.import_model(small_program)
+    names = ["eliminate-dead-code"]
+    by_names = dfc.optimize(program, pipeline=names)
+    file = tmp_path / "p.toml"
+    file.write_text('passes = ["eliminate-dead-code"]\n')
+    by_file = dfc.optimize(program, pipeline=str(file))
+    assert [r.name for r in by_names.records] == [r.name for r in by_file.records] == names
+    with pytest.raises(UsageError, match="there is no pipeline fast"):
+        dfc.optimize(program, pipeline="fast")
