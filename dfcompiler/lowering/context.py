@@ -108,8 +108,8 @@ class Context:
         self._declare(alias, may_alias=True)
         self.sdfg.arrays[self.array(of)].may_alias = True
 
-    def root(self, name: str) -> tuple[str, str]:
-        """What two names share exactly if they may share memory by aliasing."""
+    def memory(self, name: str) -> tuple[str, str]:
+        """Container and slot: two names with the same ones lie in the same memory."""
         argument = self._argument(name)
         return argument.container, argument.slot
 

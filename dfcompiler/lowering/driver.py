@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import dace
 from dace import dtypes
@@ -12,9 +13,13 @@ from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Loop, Op, Program
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.control import lower_blocks
+from dfcompiler.lowering.elementwise import ELEMENTWISE
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.registry import LOWERINGS
 from dfcompiler.target import CpuTarget
+
+SAME_POSITION = frozenset((*ELEMENTWISE, "copy", "constant", "dim"))
+"""Operators whose element i reads element i of operands of the result's shape."""
 
 
 def lower(
@@ -48,10 +53,40 @@ def lower(
 
 
 def lower_op(context: Context, op: Op) -> None:
-    """Lowers one operator into the current region."""
+    """Lowers one operator into the current region.
+
+    One that would overwrite elements of its own operand before it has read them goes through a
+    value of its own.
+    """
+    if overwrites_operand(context, op):
+        scratch = f"{op.result.replace('@', '%')}.next"
+        lower_op(context, _with_result(op, scratch))
+        op = Op(op.result, op.type, "copy", (scratch,), source=op.source)
     if not op.attr("alias", False):
         context.define(op)
     LOWERINGS[op.kind](context, op)
+
+
+def overwrites_operand(context: Context, op: Op) -> bool:
+    """Whether `op` writes a container that it reads at other positions than it writes."""
+    if not op.result.startswith("@"):
+        return False
+    memory = context.memory(op.result)
+    own = [i for i, name in enumerate(op.inputs) if context.memory(name) == memory]
+    if not own:
+        return False
+    if op.kind == "index_copy":
+        return own != [0] or op.inputs[0] != op.result
+    kinds = {inner.kind for inner in op.region or (op,)}
+    here = all(op.inputs[i] == op.result or context.type(op.inputs[i]).same(op.type) for i in own)
+    return not (here and kinds <= SAME_POSITION)
+
+
+def _with_result(op: Op, result: str) -> Op:
+    region = op.region
+    if region:
+        region = (*region[:-1], replace(region[-1], result=result))
+    return replace(op, result=result, region=region)
 
 
 def _check_supported(program: Program) -> None:

@@ -1,0 +1,236 @@
+"""Loops, branches, persistent containers, aliases, and what happens to bad indices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from compile_sdfg import Compiled
+
+from dfcompiler.errors import UnsupportedError
+from dfcompiler.ir import interpret, parse
+from dfcompiler.lowering import lower
+from dfcompiler.target import parse_target
+
+RNG = np.random.default_rng(1)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def test_loop_slices_weights_by_its_variable() -> None:
+    compiled = Compiled(
+        """
+        program layers(S) {
+          input @x: f32[S, 8]
+          input @w: f32[3, 8]
+          output @y: f32[S, 8]
+          state start {
+            @y: f32[S, 8] = copy @x
+          }
+          loop each for l in 0..3 {
+            state step {
+              %0: f32[1, 8] = slice @w {starts = [l, 0]}
+              @y: f32[S, 8] = mul @y, %0
+            }
+          }
+        }
+        """
+    )
+    x, w = normal(5, 8), normal(3, 8)
+    found = compiled.run({"x": x, "w": w})["y"]
+    np.testing.assert_allclose(found, x * w[0] * w[1] * w[2], rtol=1e-6)
+
+
+UNTIL = """
+program until(N) {
+  input @limit: i64[]
+  output @count: i64[]
+  output @flag: bool[]
+  state start {
+    @count: i64[] = constant {value = 0}
+    @flag: bool[] = constant {value = true}
+  }
+  loop steps for t in 0..N until @flag {
+    state step {
+      %0: i64[] = constant {value = 1}
+      @count: i64[] = add @count, %0
+      @flag: bool[] = greater_equal @count, @limit
+    }
+  }
+}
+"""
+
+
+def test_until_is_read_after_each_iteration_only() -> None:
+    compiled = Compiled(UNTIL)
+    for limit, sizes, expected in ((4, 10, 4), (-1, 10, 1), (50, 6, 6)):
+        inputs = {"limit": np.array(limit)}
+        found = compiled.run(inputs, {"N": sizes})
+        assert found["count"] == expected
+        assert interpret(compiled.program, inputs, symbols={"N": sizes})["count"] == expected
+
+
+def test_branch_takes_one_side() -> None:
+    compiled = Compiled(
+        """
+        program choose(N) {
+          input @c: bool[]
+          input @d: bool[]
+          input @x: f32[N]
+          output @y: f32[N]
+          branch outer if @c {
+            state positive {
+              @y: f32[N] = exp @x
+            }
+          } else {
+            branch inner if @d {
+              state negative {
+                @y: f32[N] = neg @x
+              }
+            } else {
+              state same {
+                @y: f32[N] = copy @x
+              }
+            }
+          }
+        }
+        """
+    )
+    x = normal(9)
+    for c, d, expected in ((1, 0, np.exp(x)), (0, 1, -x), (0, 0, x)):
+        inputs = {"c": np.array(bool(c)), "d": np.array(bool(d)), "x": x}
+        np.testing.assert_allclose(compiled.run(inputs)["y"], expected, rtol=1e-6)
+
+
+def test_persistent_cache_is_extended_in_place() -> None:
+    compiled = Compiled(
+        """
+        program cache(S) {
+          input @k: f32[2, S, 4]
+          input @at: i64[S]
+          persist @cache: f32[2, 6, 4]
+          output @all: f32[2, 6, 4]
+          state main {
+            @cache: f32[2, 6, 4] = index_copy @cache, @at, @k {axis = 1}
+            @all: f32[2, 6, 4] = copy @cache
+          }
+        }
+        """
+    )
+    assert len(compiled.lowered.sdfg.nodes()) == 2, "no copy of the cache in front of the update"
+    memory: dict[str, np.ndarray] = {}
+    for at in ([0, 1, 2], [3], [5, 4, 5]):
+        inputs = {"k": normal(2, len(at), 4), "at": np.array(at)}
+        expected = interpret(compiled.program, inputs, persistent=memory)["all"]
+        np.testing.assert_array_equal(compiled.run(inputs)["all"], expected)
+
+
+OVERWRITE = """
+program overwrite(N) {
+  input @x: f32[N, N]
+  input @i: i64[2]
+  output @y: f32[N, N]
+  output @z: f32[N, N]
+  output @s: f32[N, N]
+  output @c: f32[N, N]
+  state main {
+    @y: f32[N, N] = copy @x
+    @y: f32[N, N] = transpose @y {perm = [1, 0]}
+    @z: f32[N, N] = copy @x
+    @z: f32[N, N] = slice @z {starts = [0, N - 1], steps = [1, -1]}
+    @z: f32[N, N] = fused @z, @x {kernel = "elementwise"} do
+      %0: f32[N, N] = transpose @z {perm = [1, 0]}
+      @z: f32[N, N] = add @z, %0
+    end
+    @s: f32[N, N] = copy @x
+    @s: f32[N, N] = softmax @s {axis = 1}
+    @s: f32[N, N] = cumsum @s {axis = 0}
+    @c: f32[N, N] = copy @x
+    %1: f32[2, N] = slice @c {starts = [0, 0]}
+    @c: f32[N, N] = index_copy @c, @i, %1 {axis = 0}
+    @c: f32[N, N] = max @c, @c
+  }
+}
+"""
+
+
+def test_an_operator_may_overwrite_its_operand() -> None:
+    compiled = Compiled(OVERWRITE)
+    inputs = {"x": normal(19, 19), "i": np.array([3, 0])}
+    expected, found = interpret(compiled.program, inputs), compiled.run(inputs)
+    for name in ("y", "z", "s", "c"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-6, err_msg=name)
+
+
+def test_planned_slots_and_aliases_share_memory() -> None:
+    compiled = Compiled(
+        """
+        program planned(S) {
+          input @x: f32[S, 6]
+          temp @slot0: u8[24*S]
+          temp @slot1: u8[24*S]
+          output @y: f32[3, 2*S]
+          state main {
+            %0: f32[S, 6] = exp @x {slot = "slot0"}
+            %1: f32[6*S] = reshape %0 {alias = true}
+            %2: f32[6*S] = neg %1 {slot = "slot1"}
+            %3: f32[3, 2*S] = reshape %2 {slot = "slot0"}
+            %4: f32[3, 2*S] = reshape @x {alias = true}
+            @y: f32[3, 2*S] = add %3, %4
+          }
+        }
+        """
+    )
+    slots = {a.name: (a.role, a.slot or a.container) for a in compiled.lowered.arguments}
+    assert slots == {
+        "in_x": ("input", "x"),
+        "out_y": ("output", "y"),
+        "v0": ("value", "slot0"),
+        "v1": ("value", "slot0"),
+        "v2": ("value", "slot1"),
+        "v3": ("value", "slot0"),
+        "v4": ("input", "x"),
+    }
+    x = normal(11, 6)
+    found = compiled.run({"x": x})["y"]
+    np.testing.assert_allclose(found, (x - np.exp(x)).reshape(3, 22), rtol=2e-6, atol=1e-6)
+    implementations = [record.implementation for record in compiled.lowered.kernels]
+    assert implementations.count("alias") == 2
+
+
+def test_a_bad_index_is_reported_and_touches_nothing_outside() -> None:
+    compiled = Compiled(
+        """
+        program lookup(S) {
+          input @ids: i64[S]
+          input @table: f32[10, 4]
+          output @y: f32[S, 4]
+          state main {
+            @y: f32[S, 4] = gather @table, @ids {axis = 0} from "embeddings"
+          }
+        }
+        """
+    )
+    table = normal(10, 4)
+    found = compiled.run({"ids": np.array([9, -10, 10, 2]), "table": table})["y"]
+    np.testing.assert_array_equal(found, table[[9, 0, 0, 2]])
+    site, value = compiled.status
+    sentence = compiled.lowered.sites[site - 1].format(value=value)
+    assert sentence == "gather (embeddings): index 10 is out of range 0..10"
+
+
+def test_operators_without_code_are_named_together() -> None:
+    program = parse(
+        """
+        program bools(N) {
+          input @x: bool[N]
+          output @y: bool[N]
+          state main {
+            @y: bool[N] = sub @x, @x from "odd"
+          }
+        }
+        """
+    )
+    with pytest.raises(UnsupportedError, match="sub of bool values has no meaning"):
+        lower(program, parse_target("cpu"))
