@@ -1,0 +1,1 @@
+"""Speed, measured beside peers; nothing in the tests depends on it."""
