@@ -142,6 +142,8 @@ class Context:
     def slice(self, x: Tensor, axis: int, start: Dim, size: Dim, step: int = 1) -> Tensor:
         """`size` elements along one axis; an integer extent bounds a symbolic size."""
         extent = x.shape[axis]
+        if size == 0:
+            raise NotSupported("takes no element")
         if isinstance(extent, int) and isinstance(start, int) and step == 1:
             self.symbols.limit(size, extent - start)
         shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
@@ -155,10 +157,9 @@ class Context:
 
     def gather(self, x: Tensor, index: Tensor, axis: int) -> Tensor:
         """Slices of `x`; an index that is a range bounds its own extent."""
-        rows, found = x.shape[axis], index.range
-        if found is not None and found.axis is not None and found.step == 1:
-            if isinstance(rows, int) and isinstance(found.start, int):
-                self.symbols.limit(index.shape[found.axis], rows - found.start)
+        match x.shape[axis], index.range:
+            case int() as rows, Range(start=int() as start, step=1, axis=int() as along):
+                self.symbols.limit(index.shape[along], rows - start)
         return self.emit("gather", [x, self.cast(index, DType.I64)], {"axis": axis})
 
     def check(self, value: Value) -> None:

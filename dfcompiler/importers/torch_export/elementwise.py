@@ -194,6 +194,16 @@ def _remainder(ctx: Context, a: Arguments) -> Tensor:
     return ctx.elementwise("mod", *_operands(a))
 
 
+@handler("fmod")
+def _fmod(ctx: Context, a: Arguments) -> Tensor:
+    """The remainder with the sign of the dividend."""
+    x, y = _operands(a)
+    dtype = promoted([x, y])
+    dividend, divisor = ctx.as_tensor(x, dtype), ctx.as_tensor(y, dtype)
+    magnitude = ctx.emit("mod", [ctx.emit("abs", [dividend]), ctx.emit("abs", [divisor])])
+    return ctx.emit("mul", [ctx.emit("sign", [dividend]), magnitude])
+
+
 @handler("log1p")
 def _log1p(ctx: Context, a: Arguments) -> Tensor:
     return ctx.emit("log", [ctx.elementwise("add", as_float(ctx, a["self"]), 1)])

@@ -38,7 +38,9 @@ def inlined_graph(node: torch.fx.Node) -> tuple[torch.fx.Graph, tuple[Any, ...]]
     name = getattr(node.target, "__name__", "")
     if name not in _WRAPPERS:
         return None
-    position = next(i for i, argument in enumerate(node.args) if isinstance(argument, torch.fx.Node))
+    position = next(
+        i for i, argument in enumerate(node.args) if isinstance(argument, torch.fx.Node)
+    )
     body = node.args[position]
     assert isinstance(body, torch.fx.Node)
     module = getattr(body.graph.owning_module, str(body.target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,24 @@ def import_module(
     return import_exported(exported, name)
 
 
+def load_exported(path: Path) -> torch.export.ExportedProgram:
+    """The program that `torch.export.save` wrote to `path`.
+
+    Raises:
+        ModelError: if the file holds none.
+    """
+    try:
+        return torch.export.load(path)
+    except Exception as error:
+        raise ModelError(
+            f"{path} is no program that torch.export.save wrote, or it is damaged"
+        ) from error
+
+
 def _prepared(exported: Any) -> Any:
     """The program in functional form, operators without a handler decomposed where torch can."""
-    table = torch.export.default_decompositions()
     missing = missing_operators(exported.graph)
+    table = torch.export.default_decompositions() if missing else {}
     chosen = {target: table[target] for target in missing if target in table}
     if chosen or mutates(exported.graph):
         exported = exported.run_decompositions(chosen)

@@ -23,7 +23,9 @@ def write_buffers(
     then a chain of updates happens in place, link by link. Otherwise the value is copied into the
     buffer at the end, when every reader of the old contents is done.
     """
-    kept = {value: buffer for buffer, value in reversed(updates.items()) if value.startswith("%")}
+    kept = {
+        value: buffer for buffer, value in reversed(list(updates.items())) if value.startswith("%")
+    }
     current = list(ops)
     late: list[tuple[str, str]] = []
     for buffer, value in updates.items():

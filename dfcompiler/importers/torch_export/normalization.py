@@ -155,7 +155,7 @@ def _std(ctx: Context, a: Arguments) -> Tensor:
 
 @handler("var", "var_mean")
 def _var(ctx: Context, a: Arguments) -> Tensor | tuple[Tensor, Tensor]:
-    x, keep = as_float(ctx, a["self"]), a.get("keepdim", False)
+    x = as_float(ctx, a["self"])
     given = a.get("dim")
     axes = [x.axis(i) for i in (given if given else range(x.rank))]
     mean = reduce(ctx, "reduce_mean", x, axes, True)

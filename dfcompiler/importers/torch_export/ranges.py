@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from dfcompiler.ir.dims import Dim, Shape, equal, expand
+from dfcompiler.ir.dims import Dim, Shape, as_dim, equal, expand
 from dfcompiler.ir.program import Attrs
 from dfcompiler.ir.types import TensorType
 
@@ -51,9 +52,9 @@ def range_of_op(
             value = attrs["value"]
             return Range(value) if isinstance(value, int) else None
         case "dim":
-            return Range(_as_dim(attrs["value"]))
+            return Range(as_dim(attrs["value"]))
         case "iota":
-            return Range(_as_dim(attrs.get("start", 0)), _as_dim(attrs.get("step", 1)), 0)
+            return Range(as_dim(attrs.get("start", 0)), as_dim(attrs.get("step", 1)), 0)
     known = [r for r in ranges if r is not None]
     if not known or len(known) < len(ranges):
         return None
@@ -79,18 +80,14 @@ def range_of_op(
     return None
 
 
-def _as_dim(value: object) -> Dim:
-    return value  # type: ignore[return-value]
-
-
-def _axes(value: object) -> tuple[int, ...]:
-    return value  # type: ignore[return-value]
+def _axes(value: Any) -> tuple[int, ...]:
+    return tuple(value)
 
 
 def _moved(found: Range, before: Shape, after: Shape) -> Range | None:
     if found.axis is None:
         return found
-    axes = [i for i, dim in enumerate(after) if not equal(dim, 1)]
+    axes = [i for i, dim in enumerate(after) if dim != 1]
     if len(axes) != 1 or not equal(after[axes[0]], before[found.axis]):
         return None
     return replace(found, axis=axes[0])

@@ -18,8 +18,8 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's values as an array over the same memory."""
     tensor = tensor.detach().cpu()
     if tensor.dtype is torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+        return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
+    return np.asarray(tensor.numpy())
 
 
 def storage_key(tensor: torch.Tensor) -> tuple[object, ...]:
@@ -43,9 +43,10 @@ def output_names(exported: Any) -> list[str]:
     """
     spec = exported.call_spec.out_spec
     leaves = [object() for _ in range(spec.num_leaves)]
-    paths = [path for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten(leaves, spec))[0]]
-    names = [_path_name(path) for path in paths]
-    return names
+    paths = [
+        path for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten(leaves, spec))[0]
+    ]
+    return [_path_name(path) for path in paths]
 
 
 def _path_name(path: Iterable[Any]) -> str:
