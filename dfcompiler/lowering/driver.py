@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import dace
@@ -37,7 +37,7 @@ def lower(
         expansions: implementation wanted for an operator kind, such as ``{"matmul": "pure"}``.
 
     Raises:
-        UnsupportedError: naming every operator that has no lowering.
+        UnsupportedError: naming every operator that has no code for its element types or layouts.
     """
     _check_supported(program)
     sdfg = dace.SDFG(re.sub(r"\W+", "_", program.name, flags=re.ASCII) or "model")
@@ -47,7 +47,16 @@ def lower(
         if isinstance(block, Loop) and block.variable not in sdfg.symbols:
             sdfg.add_symbol(block.variable, dtypes.int64)
     context = Context(program, target, sdfg, expansions)
-    lower_blocks(context, program.body, lower_op)
+    failures: list[UnsupportedError] = []
+
+    def attempt(context: Context, op: Op) -> None:
+        try:
+            lower_op(context, op)
+        except UnsupportedError as error:
+            failures.append(error)
+
+    lower_blocks(context, program.body, attempt)
+    _raise_together(failures)
     arguments = tuple(context.arguments[name] for name in sorted(context.arguments))
     return Lowered(program, sdfg, arguments, tuple(context.records), tuple(context.sites))
 
@@ -87,6 +96,14 @@ def _with_result(op: Op, result: str) -> Op:
     if region:
         region = (*region[:-1], replace(region[-1], result=result))
     return replace(op, result=result, region=region)
+
+
+def _raise_together(failures: Sequence[UnsupportedError]) -> None:
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        lines = tuple(": ".join((error.message, *error.where)) for error in failures)
+        raise UnsupportedError(f"{len(failures)} operators cannot be lowered to code", lines)
 
 
 def _check_supported(program: Program) -> None:
