@@ -263,6 +263,18 @@ def combine(
     return _combine_grids(kind, [g for g in grids if g is not None], result)
 
 
+def select(condition: Content | None, a: Content | None, b: Content | None) -> Elements | None:
+    """Elements of `a` where a known condition is true, of `b` elsewhere."""
+    if not (
+        isinstance(condition, Elements) and isinstance(a, Elements) and isinstance(b, Elements)
+    ):
+        return None
+    if not condition.is_numeric:
+        return None
+    chosen = np.where(condition.array, a.array.astype(object), b.array.astype(object))
+    return elements(chosen, chosen.shape)
+
+
 def _combine_elements(kind: str, arrays: Sequence[np.ndarray]) -> Content | None:
     function = _ARITHMETIC.get(kind) or _COMPARISONS.get(kind)
     if function is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 
-from dfcompiler.importers.onnx.contents import uniform
+from dfcompiler.importers.onnx.contents import select, uniform
 from dfcompiler.importers.onnx.context import Context
 from dfcompiler.importers.onnx.node import Node, operator
 from dfcompiler.importers.onnx.tensors import dtype_of
@@ -122,6 +122,9 @@ def _where(context: Context, node: Node) -> Value:
     shape = context.broadcast([condition.shape, a.shape, b.shape])
     if known is not None:
         return context.expand(a if known else b, shape)
+    chosen = select(condition.content, a.content, b.content)
+    if chosen is not None and a.dtype.is_integer:
+        return context.known(a.type.with_shape(shape), chosen)
     return context.op("where", [condition, a, b])
 
 
