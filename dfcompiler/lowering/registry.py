@@ -9,8 +9,10 @@ from typing import TypeAlias
 from dfcompiler.errors import InternalError
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering import indexing, movement, normalization, reduction, rotary
+from dfcompiler.lowering.attention import lower_attention
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.elementwise import ELEMENTWISE, lower_elementwise
+from dfcompiler.lowering.matmul import lower_linear, lower_matmul
 
 Lowering: TypeAlias = Callable[[Context, Op], None]
 
@@ -25,7 +27,9 @@ def lower_fused(context: Context, op: Op) -> None:
     FUSED_KERNELS[kernel](context, op)
 
 
-FUSED_KERNELS: Mapping[str, Lowering] = MappingProxyType({"elementwise": lower_elementwise})
+FUSED_KERNELS: Mapping[str, Lowering] = MappingProxyType(
+    {"elementwise": lower_elementwise, "linear": lower_linear}
+)
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
@@ -47,6 +51,8 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "layer_norm": normalization.lower_layer_norm,
         "rms_norm": normalization.lower_rms_norm,
         "rotary": rotary.lower_rotary,
+        "matmul": lower_matmul,
+        "attention": lower_attention,
         "fused": lower_fused,
     }
 )

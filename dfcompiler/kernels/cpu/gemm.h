@@ -111,7 +111,7 @@ DFC_INLINE void finish(const T* buffer, int rows, int columns, long row0, long c
   }
 }
 
-// Rows [row0, row1) of A: in place, or copied tile by tile when k is not contiguous.
+// A matrix in memory. Rows of A are read in place, or copied tile by tile when k is not contiguous.
 template <class T>
 struct Rows {
   const T* data;
@@ -143,11 +143,11 @@ struct ConvertedPanel {
 };
 
 // A matrix with any strides, copied into the panel's order.
-template <class T>
+template <class T, class B>
 struct StridedPanel {
   using element = T;
   static constexpr long depth_limit = 512;
-  const T* first;  // of the panel's columns
+  const B* first;  // of the panel's columns
   long row_stride, column_stride;
   int columns;
   T buffer[depth_limit * NR];
@@ -175,8 +175,8 @@ void panel_product(long row0, long row1, long panel, long N, long K, Rows<T> a, 
       const int rows = int(std::min<long>(R, row1 - r));
       const T* rows_of_a = a.data + r * a.row_stride + k * a.column_stride;
       long lda = a.row_stride;
-      T copy[Panel::depth_limit == 512 ? R * 512 : 1];
-      if (Panel::depth_limit == 512 && a.column_stride != 1) {
+      T copy[R * Panel::depth_limit];
+      if (a.column_stride != 1) {
         pack(rows_of_a, a.row_stride, a.column_stride, rows, d, copy, d, d);
         rows_of_a = copy;
         lda = d;
@@ -205,33 +205,31 @@ inline constexpr long BLOCK_ROWS = 16 * MR;
 
 // Task (block, panel) of C[M, N] = epilogue(A[M, K]·B), B in packed panels of T or int8.
 template <class T, class B, class E>
-void packed_task(long block, long panel, long M, long N, long K, const T* a, long lda, const B* b,
-                 T* c, long ldc, const E& epilogue) {
+void packed_task(long block, long panel, long M, long N, long K, Rows<T> a, const B* b, T* c,
+                 long ldc, const E& epilogue) {
   const long row0 = block * BLOCK_ROWS, row1 = std::min(M, row0 + BLOCK_ROWS);
   const B* first = b + panel * K * NR;
-  const Rows<T> rows{a, lda, 1};
   if (std::is_same_v<T, B> || row1 - row0 <= 2 * MR) {
     PackedPanel<T, B> source{first};
-    panel_product(row0, row1, panel, N, K, rows, source, c, ldc, epilogue);
+    panel_product(row0, row1, panel, N, K, a, source, c, ldc, epilogue);
   } else {
     ConvertedPanel<T, B> source;
     source.panel = first;
-    panel_product(row0, row1, panel, N, K, rows, source, c, ldc, epilogue);
+    panel_product(row0, row1, panel, N, K, a, source, c, ldc, epilogue);
   }
 }
 
-// Task (block, panel) of C[M, N] = epilogue(A·B) with any strides of A and B.
-template <class T, class E>
-void strided_task(long block, long panel, long M, long N, long K, const T* a, long a_row,
-                  long a_column, const T* b, long b_row, long b_column, T* c, long ldc,
-                  const E& epilogue) {
+// Task (block, panel) of C[M, N] = epilogue(A[M, K]·B[K, N]) with any strides.
+template <class T, class B, class E>
+void strided_task(long block, long panel, long M, long N, long K, Rows<T> a, Rows<B> b, T* c,
+                  long ldc, const E& epilogue) {
   const long row0 = block * BLOCK_ROWS, row1 = std::min(M, row0 + BLOCK_ROWS);
-  StridedPanel<T> source;
-  source.first = b + panel * NR * b_column;
-  source.row_stride = b_row;
-  source.column_stride = b_column;
+  StridedPanel<T, B> source;
+  source.first = b.data + panel * NR * b.column_stride;
+  source.row_stride = b.row_stride;
+  source.column_stride = b.column_stride;
   source.columns = int(std::min<long>(NR, N - panel * NR));
-  panel_product(row0, row1, panel, N, K, Rows<T>{a, a_row, a_column}, source, c, ldc, epilogue);
+  panel_product(row0, row1, panel, N, K, a, source, c, ldc, epilogue);
 }
 
 }  // namespace dfc::gemm

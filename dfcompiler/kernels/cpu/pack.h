@@ -43,29 +43,31 @@ template <class T>
 }
 
 // to[r, c] = from[r·row_stride + c·column_stride], `to` row-major with rows of `to_stride`; columns
-// from `columns` to `padded` become zero.
-template <class T>
-[[gnu::noinline]] void pack(const T* from, long row_stride, long column_stride, long rows,
+// from `columns` to `padded` become zero. Converts the elements where the types differ.
+template <class T, class S>
+[[gnu::noinline]] void pack(const S* from, long row_stride, long column_stride, long rows,
                             long columns, T* to, long to_stride, long padded) {
   constexpr int L = lanes<T>;
   if (column_stride == 1) {
     for (long r = 0; r < rows; ++r) {
-      const T* source = from + r * row_stride;
+      const S* source = from + r * row_stride;
       T* target = to + r * to_stride;
       long c = 0;
-      for (; c + L <= columns; c += L) store(target + c, load(source + c));
-      for (; c < columns; ++c) target[c] = source[c];
+      for (; c + L <= columns; c += L) store(target + c, load_as<T>(source + c));
+      for (; c < columns; ++c) target[c] = T(source[c]);
     }
   } else {
-    const long square_rows = row_stride == 1 ? rows / L * L : 0;
-    const long square_columns = row_stride == 1 ? columns / L * L : 0;
-    for (long c = 0; c < square_columns; c += L)
-      for (long r = 0; r < square_rows; r += L)
-        transpose_square(from + c * column_stride + r, column_stride, to + r * to_stride + c,
-                         to_stride);
+    const bool squares = std::is_same_v<T, S> && row_stride == 1;
+    const long square_rows = squares ? rows / L * L : 0;
+    const long square_columns = squares ? columns / L * L : 0;
+    if constexpr (std::is_same_v<T, S>)
+      for (long c = 0; c < square_columns; c += L)
+        for (long r = 0; r < square_rows; r += L)
+          transpose_square(from + c * column_stride + r, column_stride, to + r * to_stride + c,
+                           to_stride);
     for (long r = 0; r < rows; ++r)
       for (long c = r < square_rows ? square_columns : 0; c < columns; ++c)
-        to[r * to_stride + c] = from[r * row_stride + c * column_stride];
+        to[r * to_stride + c] = T(from[r * row_stride + c * column_stride]);
   }
   for (long r = 0; columns < padded && r < rows; ++r)
     for (long c = columns; c < padded; ++c) to[r * to_stride + c] = T(0);

@@ -1,0 +1,143 @@
+"""Matrix products, alone and with what is fused behind them, as `MatMul` library nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dace
+
+from dfcompiler.errors import UnsupportedError
+from dfcompiler.ir.dims import Shape, same_shape
+from dfcompiler.ir.program import Op
+from dfcompiler.ir.types import DType, TensorType
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.lowered import KernelRecord
+from dfcompiler.lowering.nodes import MatMul
+
+ACTIVATIONS = ("gelu", "silu", "relu", "tanh", "sigmoid")
+HEADER = "cpu/gemm.h"
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One step of an epilogue and the value it reads, if any."""
+
+    kind: str
+    operand: str = ""
+
+
+def lower_matmul(context: Context, op: Op) -> None:
+    """A matrix product by itself."""
+    a, b = op.inputs
+    _add_node(context, op, a, b, ())
+
+
+def lower_linear(context: Context, op: Op) -> None:
+    """The region [dequantize]; matmul; bias; activation; residual as one product.
+
+    Raises:
+        UnsupportedError: if the region holds anything else.
+    """
+    types = {name: context.type(name) for name in op.inputs}
+    types |= {inner.result: inner.type for inner in op.region}
+    rest = list(op.region)
+    codes = rest.pop(0) if rest and rest[0].kind == "dequantize" else None
+    if not rest or rest[0].kind != "matmul":
+        raise _unsupported(op, "it does not start with a matrix product")
+    product = rest.pop(0)
+    a, b = product.inputs
+    stages: list[_Stage] = []
+    if codes is not None:
+        if b != codes.result or len(codes.inputs) != 2:
+            raise _unsupported(op, "its codes have zero points or are not the second operand")
+        b, scale = codes.inputs
+        stages.append(_Stage(_scale_kind(op, types[scale].shape, product.type), scale))
+    value = product.result
+    for inner in rest:
+        stages.append(_stage(op, inner, value, types))
+        value = inner.result
+    _add_node(context, op, a, b, stages)
+
+
+def _scale_kind(op: Op, shape: Shape, result: TensorType) -> str:
+    ones = [dim for dim in shape if dim != 1]
+    if not ones:
+        return "scale"
+    if len(ones) == 1 and same_shape(shape[-1:], result.shape[-1:]) and shape[-1] == ones[0]:
+        return "column_scale"
+    raise _unsupported(op, f"scales of shape {list(shape)} are not one for each column")
+
+
+def _stage(op: Op, inner: Op, value: str, types: Mapping[str, TensorType]) -> _Stage:
+    if inner.kind in ACTIVATIONS and inner.inputs == (value,):
+        tanh = inner.kind == "gelu" and inner.attr("approximate", "none") == "tanh"
+        return _Stage("gelu_tanh" if tanh else inner.kind)
+    if inner.kind in ("add", "mul") and value in inner.inputs:
+        (operand,) = [name for name in inner.inputs if name != value] or [value]
+        shape = types[operand].shape
+        if operand != value and same_shape(shape, inner.type.shape):
+            return _Stage(inner.kind, operand)
+        column = same_shape(shape[-1:], inner.type.shape[-1:])
+        if operand != value and column and all(dim == 1 for dim in shape[:-1]):
+            return _Stage("bias" if inner.kind == "add" else "column_scale", operand)
+    raise _unsupported(op, f"{inner.kind} is no stage of an epilogue")
+
+
+def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[_Stage]) -> None:
+    implementation = context.expansions.get("matmul", "native")
+    _check(context, op, a, b, implementation)
+    packed = context.type(b).layout.is_tiled
+    panel, tile_rows = context.target.gemm_nr, context.target.gemm_mr
+    kinds = [stage.kind for stage in stages]
+    node = MatMul("matmul", kinds, packed=packed, panel=panel, tile_rows=tile_rows)
+    node.implementation = implementation
+    context.include(HEADER)
+    context.include("cpu/threads.h")
+    state = context.new_state(op)
+    state.add_node(node)
+    reads = {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
+    for connector, name in reads.items():
+        array = context.array(name)
+        memlet = dace.Memlet.from_array(array, context.sdfg.arrays[array])
+        state.add_edge(state.add_read(array), None, node, connector, memlet)
+    result = context.array(op.result)
+    memlet = dace.Memlet.from_array(result, context.sdfg.arrays[result])
+    state.add_edge(node, "_o", state.add_write(result), None, memlet)
+    context.record(_record(context, op, b, implementation, kinds))
+
+
+def _check(context: Context, op: Op, a: str, b: str, implementation: str) -> None:
+    if implementation not in MatMul.implementations:
+        known = ", ".join(sorted(MatMul.implementations))
+        raise UnsupportedError(f"matmul has no expansion {implementation!r}; there are {known}")
+    left, right = context.type(a).dtype, context.type(b).dtype
+    if left not in (DType.F32, DType.F64) or right not in (left, DType.I8):
+        raise _unsupported(op, f"there is no kernel for {left.value} times {right.value}")
+    packed = context.type(b).layout
+    if (
+        packed.is_tiled
+        and f"{packed}" != f"1/{context.target.gemm_nr} 0 1%{context.target.gemm_nr}"
+    ):
+        raise _unsupported(op, f"the kernel does not read the layout {packed}")
+
+
+def _record(
+    context: Context, op: Op, b: str, implementation: str, stages: Sequence[str]
+) -> KernelRecord:
+    if implementation != "native":
+        return KernelRecord(op, f"{implementation} gemm", "asked for")
+    tile = f"{context.target.gemm_mr}x{context.target.gemm_nr}"
+    right = context.type(b)
+    codes = ", int8 codes" if right.dtype is DType.I8 else ""
+    fused = f"; epilogue {' + '.join(stages)}" if stages else ""
+    if right.layout.is_tiled:
+        reason = f"a weight, packed at compile time{fused}"
+        return KernelRecord(op, f"native gemm {tile}, packed B{codes}", reason)
+    reason = f"B is computed or not packed: panels are copied while running{fused}"
+    return KernelRecord(op, f"native gemm {tile}, strided B{codes}", reason)
+
+
+def _unsupported(op: Op, reason: str) -> UnsupportedError:
+    origin = f"{op.result}: {op.type} = {op.kind} {', '.join(op.inputs)}"
+    return UnsupportedError(f"this matrix product cannot be lowered: {reason}", (origin, op.source))

@@ -1,0 +1,169 @@
+"""What the expansions share: the graph that takes a node's place, and the maps in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dace
+from dace import dtypes
+from dace.sdfg import nodes
+from dace.symbolic import int_floor
+
+from dfcompiler.lowering.maps import PARALLEL_WORK, ThreadCount
+from dfcompiler.lowering.symbolic import product, text
+
+Ranges = Sequence[tuple[str, Any]]
+
+
+def connected_arrays(
+    node: Any, state: dace.SDFGState, sdfg: dace.SDFG
+) -> dict[str, dace.data.Array]:
+    """The array behind each connector of a library node."""
+    arrays = {edge.dst_conn: sdfg.arrays[edge.data.data] for edge in state.in_edges(node)}
+    return arrays | {edge.src_conn: sdfg.arrays[edge.data.data] for edge in state.out_edges(node)}
+
+
+def nested_graph(node: Any, arrays: Mapping[str, dace.data.Array]) -> dace.SDFG:
+    """An empty graph whose arrays are the node's connectors."""
+    graph = dace.SDFG(f"{node.name}_{node.implementation}")
+    for connector, array in arrays.items():
+        copy = array.clone()
+        copy.transient = False
+        graph.add_datadesc(connector, copy)
+        for symbol in copy.free_symbols:
+            if str(symbol) not in graph.symbols:
+                graph.add_symbol(str(symbol), dtypes.int64)
+    return graph
+
+
+def in_place_of(node: Any, graph: dace.SDFG) -> nodes.NestedSDFG:
+    """`graph` as the node that an expansion returns; connectors and symbols keep their order."""
+    names = sorted(str(symbol) for symbol in graph.free_symbols)
+    inputs = dict.fromkeys(node.in_connectors)
+    outputs = dict.fromkeys(node.out_connectors)
+    return nodes.NestedSDFG(node.name, graph, inputs, outputs, {name: name for name in names})
+
+
+def add_symbols(graph: dace.SDFG, values: Sequence[Any]) -> None:
+    """Declares the symbols of expressions that no array of `graph` mentions."""
+    for value in values:
+        for symbol in getattr(value, "free_symbols", ()):
+            if str(symbol) not in graph.symbols:
+                graph.add_symbol(str(symbol), dtypes.int64)
+
+
+def add_pointer_map(
+    graph: dace.SDFG, label: str, ranges: Ranges, inputs: Sequence[str], code: str, work: Any
+) -> None:
+    """A parallel map whose tasklet gets pointers to whole arrays, ``_a_data`` for array ``_a``.
+
+    Args:
+        graph: the graph, still without states.
+        label: name of the state and the tasklet.
+        ranges: parameters and extents; all of them are collapsed into one parallel loop.
+        inputs: connectors that are arrays of `graph`.
+        code: C++ over the connectors and the parameters.
+        work: cost in element-wise operations; below a threshold one thread does it.
+    """
+    state = graph.add_state(label)
+    add_symbols(graph, [extent for _, extent in ranges])
+    tasklet, entry, _ = state.add_mapped_tasklet(
+        label,
+        {name: f"0:{dace.symbolic.symstr(extent)}" for name, extent in ranges},
+        {data(name): dace.Memlet.from_array(name, graph.arrays[name]) for name in inputs},
+        code,
+        {data("_o"): dace.Memlet.from_array("_o", graph.arrays["_o"])},
+        schedule=dtypes.ScheduleType.Sequential,
+        language=dtypes.Language.CPP,
+        external_edges=True,
+        propagate=False,
+    )
+    for name in inputs:
+        tasklet.in_connectors[data(name)] = dtypes.pointer(graph.arrays[name].dtype)
+    tasklet.out_connectors[data("_o")] = dtypes.pointer(graph.arrays["_o"].dtype)
+    _schedule(entry.map, product(extent for _, extent in ranges), work)
+
+
+def data(connector: str) -> str:
+    """The pointer by which a tasklet knows what is behind a node's connector."""
+    return f"{connector}_data"
+
+
+def contraction_work(elements: Any, rows: Any) -> Any:
+    """Cost of multiplying `rows` rows with a matrix of `elements`, in element-wise operations.
+
+    16 multiply-adds take as long as one such operation, and reading an element half as long.
+    """
+    work = elements * (rows + 8)
+    return work // 16 if isinstance(work, int) else int_floor(work, 16)
+
+
+def _schedule(scope: Any, trips: Any, work: Any) -> None:
+    """Parallel when there is enough work, decided now or at run time."""
+    static = isinstance(work, int) or bool(work.is_Integer)
+    if trips == 1 or (static and work < PARALLEL_WORK):
+        return
+    scope.schedule = dtypes.ScheduleType.CPU_Multicore
+    scope.collapse = len(scope.params)
+    if not static:
+        scope.omp_num_threads = ThreadCount(f"dfc::threads({text(work)})")
+
+
+def add_element_map(
+    graph: dace.SDFG,
+    label: str,
+    ranges: Ranges,
+    reads: Mapping[str, tuple[str, Sequence[Any]]],
+    write: tuple[str, Sequence[Any]],
+    code: str,
+    wcr: str | None = None,
+) -> None:
+    """A state after the last one with a sequential map over single elements.
+
+    Args:
+        graph: the graph.
+        label: name of the state and the tasklet.
+        ranges: parameters and extents.
+        reads: connector → array and index.
+        write: array and index of the connector ``out``.
+        code: C++ over the connectors.
+        wcr: how a written value combines with what is there; none overwrites it.
+    """
+    sinks = graph.sink_nodes()
+    state = graph.add_state(label, is_start_block=not sinks)
+    if sinks:
+        graph.add_edge(sinks[0], state, dace.InterstateEdge())
+    add_symbols(graph, [extent for _, extent in ranges])
+    array, index = write
+    state.add_mapped_tasklet(
+        label,
+        {name: f"0:{dace.symbolic.symstr(extent)}" for name, extent in ranges},
+        {name: dace.Memlet(_element(*read)) for name, read in reads.items()},
+        code,
+        {"out": dace.Memlet(_element(array, index), wcr=wcr)},
+        schedule=dtypes.ScheduleType.Sequential,
+        language=dtypes.Language.CPP,
+        external_edges=True,
+    )
+
+
+def _element(array: str, index: Sequence[Any]) -> str:
+    return f"{array}[{', '.join(map(str, index)) or '0'}]"
+
+
+def offset(indices: Sequence[str], strides: Sequence[Any]) -> str:
+    """The C++ sum of indices times strides, to be added to a pointer; empty for none."""
+    terms = [
+        f" + {index} * ({text(stride)})"
+        for index, stride in zip(indices, strides, strict=True)
+        if stride != 0
+    ]
+    return "".join(terms)
+
+
+def broadcast_strides(array: dace.data.Array, shape: Sequence[Any]) -> list[Any]:
+    """The strides with which `array` is read under a shape that it broadcasts to."""
+    missing = len(shape) - len(array.shape)
+    own = zip(array.shape, array.strides, strict=True)
+    return [0] * missing + [0 if extent == 1 else stride for extent, stride in own]

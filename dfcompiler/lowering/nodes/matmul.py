@@ -1,0 +1,230 @@
+"""The matrix product with an epilogue: C = epilogue(A·B)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import dace
+from dace import library, properties
+from dace.sdfg import nodes
+from dace.symbolic import int_floor
+from dace.transformation.transformation import ExpandTransformation
+
+from dfcompiler.errors import UnsupportedError
+from dfcompiler.lowering.nodes.expansion import (
+    add_element_map,
+    add_pointer_map,
+    broadcast_strides,
+    connected_arrays,
+    contraction_work,
+    data,
+    in_place_of,
+    nested_graph,
+    offset,
+)
+from dfcompiler.lowering.symbolic import ceil_div, product, symbol, text
+
+Arrays: TypeAlias = Mapping[str, dace.data.Array]
+
+# Rows of one task in `kernels/cpu/gemm.h`: sixteen register tiles.
+TILES_PER_TASK = 16
+# How a stage of the epilogue is called in `kernels/cpu/epilogue.h`, and what it computes.
+_STAGES = {
+    "scale": ("Scale", "a * b"),
+    "column_scale": ("ColumnScale", "a * b"),
+    "bias": ("Bias", "a + b"),
+    "add": ("AddResidual", "a + b"),
+    "mul": ("MulResidual", "a * b"),
+    "gelu": ("Gelu", "dfc::gelu(a)"),
+    "gelu_tanh": ("GeluTanh", "dfc::gelu_tanh(a)"),
+    "silu": ("Silu", "dfc::silu(a)"),
+    "relu": ("Relu", "dfc::relu(a)"),
+    "tanh": ("Tanh", "dfc::tanh(a)"),
+    "sigmoid": ("Sigmoid", "dfc::sigmoid(a)"),
+}
+WITH_OPERAND = ("scale", "column_scale", "bias", "add", "mul")
+
+
+@library.node
+class MatMul(nodes.LibraryNode):
+    """C = epilogue(A·B) over connectors ``_a``, ``_b`` → ``_o``.
+
+    A is [..., M, K]; B is [..., K, N] with broadcast batch axes, or packed: [ceil(N / panel), K,
+    panel] of floats or int8 codes. Stage i of the epilogue reads ``_e{i}``.
+
+    Attributes:
+        stages: names of the epilogue's stages, in order.
+        packed: whether B is packed.
+        panel: columns of a panel, which are those of the register tile.
+        tile_rows: rows of the register tile.
+    """
+
+    implementations: dict[str, Any] = {}  # noqa: RUF012
+    default_implementation = None
+
+    stages = properties.ListProperty(element_type=str)
+    packed = properties.Property(dtype=bool, default=False)
+    panel = properties.Property(dtype=int, default=1)
+    tile_rows = properties.Property(dtype=int, default=1)
+
+    def __init__(
+        self, name: str, stages: Sequence[str], *, packed: bool, panel: int, tile_rows: int
+    ) -> None:
+        operands = [f"_e{i}" for i, stage in enumerate(stages) if stage in WITH_OPERAND]
+        inputs = dict.fromkeys(["_a", "_b", *operands])
+        super().__init__(name, inputs=inputs, outputs={"_o": None})
+        self.stages, self.packed = list(stages), packed
+        self.panel, self.tile_rows = panel, tile_rows
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Extents of a product, and the strides of its operands over (*batch, row, column)."""
+
+    batch: tuple[Any, ...]
+    rows: Any
+    columns: Any
+    depth: Any
+    strides: Mapping[str, list[Any]]
+
+    @staticmethod
+    def of(node: MatMul, arrays: Arrays) -> _Problem:
+        """The problem of a node; batch axes join the rows where that is possible."""
+        shape = list(arrays["_o"].shape)
+        strides = {"_b": [0] * len(shape)}
+        for connector, array in arrays.items():
+            if connector in ("_a", "_o") or (connector == "_b" and not node.packed):
+                strides[connector] = broadcast_strides(array, [*shape[:-2], *array.shape[-2:]])
+        for i, stage in enumerate(node.stages):
+            if stage in ("add", "mul"):
+                strides[f"_e{i}"] = broadcast_strides(arrays[f"_e{i}"], shape)
+        depth = arrays["_a"].shape[-1]
+        return _Problem(tuple(shape[:-2]), shape[-2], shape[-1], depth, strides).merged()
+
+    def merged(self) -> _Problem:
+        """The innermost batch axis becomes rows while B does not vary along it."""
+        if not self.batch:
+            return self
+        extent, rows = self.batch[-1], self.rows
+        rest = {name: [*s[:-3], *s[-2:]] for name, s in self.strides.items()}
+        if extent != 1:
+            walked = [s for name, s in self.strides.items() if name != "_b"]
+            if self.strides["_b"][-3] != 0 or any(s[-3] != s[-2] * rows for s in walked):
+                return self
+            rows = rows * extent
+        return replace(self, batch=self.batch[:-1], rows=rows, strides=rest).merged()
+
+    def matrix(self, connector: str) -> str:
+        """Pointer, row stride and column stride of the matrix of one batch index, as C++."""
+        strides = self.strides[connector]
+        at = offset([f"_b{i}" for i in range(len(self.batch))], strides[:-2])
+        return f"{data(connector)}{at}, {text(strides[-2])}, {text(strides[-1])}"
+
+    def rows_of(self, connector: str) -> str:
+        """Pointer and row stride of a matrix with contiguous columns, as C++."""
+        if self.columns != 1 and self.strides[connector][-1] != 1:
+            raise UnsupportedError(f"operand {connector} of a matrix product has strided columns")
+        return self.matrix(connector).rsplit(", ", 1)[0]
+
+
+@library.register_expansion(MatMul, "native")
+class ExpandNative(ExpandTransformation):
+    """A parallel map over panels of columns and blocks of rows; the tasklet calls the GEMM."""
+
+    environments: list[Any] = []  # noqa: RUF012
+
+    @staticmethod
+    def expansion(node: MatMul, state: dace.SDFGState, sdfg: dace.SDFG, **_: Any) -> Any:
+        arrays = connected_arrays(node, state, sdfg)
+        problem = _Problem.of(node, arrays)
+        graph = nested_graph(node, arrays)
+        ranges = [
+            *((f"_b{i}", extent) for i, extent in enumerate(problem.batch)),
+            ("_panel", ceil_div(problem.columns, node.panel)),
+            ("_block", ceil_div(problem.rows, TILES_PER_TASK * node.tile_rows)),
+        ]
+        elements = product(problem.batch) * problem.columns * problem.depth
+        work = contraction_work(elements, problem.rows)
+        code = _task(node, arrays, problem)
+        add_pointer_map(graph, "gemm", ranges, list(node.in_connectors), code, work)
+        return in_place_of(node, graph)
+
+
+def _task(node: MatMul, arrays: Arrays, problem: _Problem) -> str:
+    a_type, b_type = arrays["_a"].dtype.ctype, arrays["_b"].dtype.ctype
+    sizes = ", ".join(map(text, (problem.rows, problem.columns, problem.depth)))
+    a = f"dfc::gemm::Rows<{a_type}>{{{problem.matrix('_a')}}}"
+    rest = f"{problem.rows_of('_o')}, {_epilogue(node, arrays, problem)}"
+    if not node.packed:
+        b = f"dfc::gemm::Rows<{b_type}>{{{problem.matrix('_b')}}}"
+        return f"dfc::gemm::strided_task(_block, _panel, {sizes}, {a}, {b}, {rest});"
+    return (
+        f'static_assert(dfc::gemm::NR == {node.panel}, "B is packed for another tile");\n'
+        f"dfc::gemm::packed_task(_block, _panel, {sizes}, {a}, {data('_b')}, {rest});"
+    )
+
+
+def _epilogue(node: MatMul, arrays: Arrays, problem: _Problem) -> str:
+    dtype = arrays["_o"].dtype.ctype
+    stages = []
+    for i, stage in enumerate(node.stages):
+        name, _ = _STAGES[stage]
+        if stage in ("add", "mul"):
+            stages.append(f"dfc::{name}<{dtype}>{{{problem.rows_of(f'_e{i}')}}}")
+        elif stage in WITH_OPERAND:
+            stages.append(f"dfc::{name}<{dtype}>{{{data(f'_e{i}')}}}")
+        else:
+            stages.append(f"dfc::{name}{{}}")
+    return f"dfc::Epilogue{{{', '.join(stages)}}}" if stages else "dfc::Epilogue<>{}"
+
+
+@library.register_expansion(MatMul, "pure")
+class ExpandPure(ExpandTransformation):
+    """Maps over single elements: slow, and the oracle of the other expansions."""
+
+    environments: list[Any] = []  # noqa: RUF012
+
+    @staticmethod
+    def expansion(node: MatMul, state: dace.SDFGState, sdfg: dace.SDFG, **_: Any) -> Any:
+        arrays = connected_arrays(node, state, sdfg)
+        graph = nested_graph(node, arrays)
+        shape = list(arrays["_o"].shape)
+        index = [symbol(f"_i{axis}") for axis in range(len(shape))]
+        ranges = [(str(i), extent) for i, extent in zip(index, shape, strict=True)]
+        k = symbol("_k")
+        depth = arrays["_a"].shape[-1]
+        add_element_map(graph, "zero", ranges, {}, ("_o", index), "out = 0;")
+        reads = {
+            "a": ("_a", _tail(arrays["_a"], [*index[:-1], k])),
+            "b": ("_b", _b_index(node, arrays["_b"], index, k)),
+        }
+        add_element_map(
+            graph,
+            "product",
+            [*ranges, ("_k", depth)],
+            reads,
+            ("_o", index),
+            "out = a * b;",
+            wcr="lambda x, y: x + y",
+        )
+        for i, stage in enumerate(node.stages):
+            reads = {"a": ("_o", index)}
+            if stage in WITH_OPERAND:
+                reads["b"] = (f"_e{i}", _tail(arrays[f"_e{i}"], index))
+            code = f"out = {_STAGES[stage][1]};"
+            add_element_map(graph, f"stage{i}", ranges, reads, ("_o", index), code)
+        return in_place_of(node, graph)
+
+
+def _tail(array: dace.data.Array, index: Sequence[Any]) -> list[Any]:
+    """The index into an operand that broadcasts to what `index` walks over."""
+    last = index[len(index) - len(array.shape) :]
+    return [0 if extent == 1 else i for i, extent in zip(last, array.shape, strict=True)]
+
+
+def _b_index(node: MatMul, b: dace.data.Array, index: Sequence[Any], k: Any) -> list[Any]:
+    if node.packed:
+        return [int_floor(index[-1], node.panel), k, index[-1] % node.panel]
+    return _tail(b, [*index[:-2], k, index[-1]])
