@@ -98,7 +98,7 @@ def test_inputs_that_are_written() -> None:
 
 
 def test_control_flow_that_torch_cannot_export() -> None:
-    with pytest.raises(ModelError, match="torch.export cannot export Apply") as caught:
+    with pytest.raises(ModelError, match=r"torch\.export cannot export Apply") as caught:
         import_module(Apply(lambda x: x + 1 if x.sum() > 0 else x), (torch.ones(3),))
     assert caught.value.exit_code == 3
     assert "\n" not in caught.value.message

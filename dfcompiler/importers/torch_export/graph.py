@@ -90,6 +90,7 @@ class Walker:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.unsupported: dict[str, list[str]] = {}
+        self.stand_ins = 0
 
     def walk(self, graph: torch.fx.Graph, values: dict[torch.fx.Node, Value]) -> Value:
         """Emits `graph` whose placeholders have `values`; returns what its output node gives."""
@@ -135,7 +136,8 @@ class Walker:
         """A value of the right type, so that the walk can look for more that is unsupported."""
         if isinstance(fake, tuple | list):
             return tuple(map(self.stand_in, fake))
-        return Tensor("%unsupported", self.ctx.symbols.type(fake))
+        self.stand_ins += 1
+        return Tensor(f"%unsupported{self.stand_ins}", self.ctx.symbols.type(fake))
 
     def size(self, value: Any) -> Value:
         """A number or a size; None for conditions, which only assertions read."""
