@@ -122,9 +122,10 @@ def _where(context: Context, node: Node) -> Value:
     shape = context.broadcast([condition.shape, a.shape, b.shape])
     if known is not None:
         return context.expand(a if known else b, shape)
-    chosen = select(condition.content, a.content, b.content)
-    if chosen is not None and a.dtype.is_integer:
-        return context.known(a.type.with_shape(shape), chosen)
+    if a.dtype.is_integer:
+        chosen = select(condition.content, a.content, b.content)
+        if chosen is not None:
+            return context.known(a.type.with_shape(shape), chosen)
     return context.op("where", [condition, a, b])
 
 

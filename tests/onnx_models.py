@@ -1,0 +1,68 @@
+"""ONNX models for tests: small graphs in memory, and exports that are made once per machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from models.onnx_export import export_tiny
+
+ROOT = Path(__file__).parent.parent
+Dims = Sequence[int | str | None]
+
+
+def graph_model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, tuple[int, Dims]],
+    outputs: Sequence[str],
+    initializers: Mapping[str, np.ndarray] | None = None,
+    *,
+    opset: int = 20,
+    functions: Sequence[onnx.FunctionProto] = (),
+    domains: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """A model whose outputs have no declared shape.
+
+    Args:
+        nodes: the nodes of the graph.
+        inputs: element type and extents by name; strings are dim_params, None is dynamic.
+        outputs: names.
+        initializers: values by name.
+        opset: version of the standard operator set.
+        functions: model-local functions.
+        domains: their domains.
+    """
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info(n, t, dims) for n, (t, dims) in inputs.items()],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+        [numpy_helper.from_array(a, n) for n, a in (initializers or {}).items()],
+    )
+    imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    return helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=10)
+
+
+def float_input(*dims: int | str | None) -> tuple[int, Dims]:
+    """The declaration of a single-precision input."""
+    return TensorProto.FLOAT, dims
+
+
+def tiny_onnx(name: str) -> Path:
+    """The export of a builder in ``models/``, kept between runs while builder and tools stay."""
+    source = (ROOT / "models" / f"{name}.py").read_bytes()
+    tools = "".join(version(package) for package in ("torch", "transformers", "onnxscript"))
+    key = hashlib.sha256(source + tools.encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("DFC_CACHE_DIR", ROOT / "build" / "test-cache")) / "exports"
+    path = folder / f"{name}-{key}.onnx"
+    if not path.exists():
+        unfinished = folder / f"{name}-{key}-{os.getpid()}.onnx"
+        export_tiny(name, unfinished).rename(path)
+    return path
