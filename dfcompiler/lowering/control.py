@@ -9,7 +9,7 @@ from dace.sdfg.state import BreakBlock, ConditionalBlock, ControlFlowRegion, Loo
 
 from dfcompiler.ir.program import Block, Branch, Loop, Op, State
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.symbolic import expression, text
+from dfcompiler.lowering.symbolic import expression, sdfg_name, text
 
 LowerOp = Callable[[Context, Op], None]
 
@@ -29,7 +29,7 @@ def lower_blocks(context: Context, blocks: tuple[Block, ...], lower_op: LowerOp)
 
 
 def _lower_loop(context: Context, loop: Loop, lower_op: LowerOp) -> None:
-    variable = loop.variable
+    variable = sdfg_name(loop.variable)
     region = LoopRegion(
         context.label(loop.name),
         f"{variable} < {text(expression(loop.stop))}",

@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import dace
 from dace import dtypes
+from dace.sdfg.validation import InvalidSDFGError
 
-from dfcompiler.errors import UnsupportedError
+from dfcompiler.errors import InternalError, UnsupportedError
 from dfcompiler.ir.program import Loop, Op, Program
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.control import lower_blocks
 from dfcompiler.lowering.elementwise import ELEMENTWISE
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.registry import LOWERINGS
+from dfcompiler.lowering.symbolic import sdfg_name
 from dfcompiler.target import CpuTarget
 
 SAME_POSITION = frozenset((*ELEMENTWISE, "copy", "constant", "dim"))
@@ -41,11 +43,9 @@ def lower(
     """
     _check_supported(program)
     sdfg = dace.SDFG(re.sub(r"\W+", "_", program.name, flags=re.ASCII) or "model")
-    for symbol in program.symbols:
-        sdfg.add_symbol(symbol.name, dtypes.int64)
-    for block in program.blocks():
-        if isinstance(block, Loop) and block.variable not in sdfg.symbols:
-            sdfg.add_symbol(block.variable, dtypes.int64)
+    loops = (block.variable for block in program.blocks() if isinstance(block, Loop))
+    for name in dict.fromkeys((*(symbol.name for symbol in program.symbols), *loops)):
+        sdfg.add_symbol(sdfg_name(name), dtypes.int64)
     context = Context(program, target, sdfg, expansions)
     failures: list[UnsupportedError] = []
 
@@ -57,6 +57,7 @@ def lower(
 
     lower_blocks(context, program.body, attempt)
     _raise_together(failures)
+    _validate(sdfg)
     arguments = tuple(context.arguments[name] for name in sorted(context.arguments))
     return Lowered(program, sdfg, arguments, tuple(context.records), tuple(context.sites))
 
@@ -104,6 +105,13 @@ def _raise_together(failures: Sequence[UnsupportedError]) -> None:
     if failures:
         lines = tuple(": ".join((error.message, *error.where)) for error in failures)
         raise UnsupportedError(f"{len(failures)} operators cannot be lowered to code", lines)
+
+
+def _validate(sdfg: dace.SDFG) -> None:
+    try:
+        sdfg.validate()
+    except InvalidSDFGError as error:
+        raise InternalError(f"the SDFG of {sdfg.name} is not valid: {error}") from error
 
 
 def _check_supported(program: Program) -> None:

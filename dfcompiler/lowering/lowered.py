@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from dfcompiler.ir.program import Op, Program
 from dfcompiler.ir.types import TensorType
+from dfcompiler.lowering.symbolic import program_name
 
 ArgumentRole: TypeAlias = Literal["input", "output", "persist", "weight", "value", "status"]
 
@@ -74,5 +75,6 @@ class Lowered:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols that the generated function takes after the arrays."""
-        return tuple(name for name in self.sdfg.arglist() if name not in self.sdfg.arrays)
+        """The program's symbols that the generated function takes after the arrays, in order."""
+        arrays = self.sdfg.arrays
+        return tuple(program_name(name) for name in self.sdfg.arglist() if name not in arrays)

@@ -14,10 +14,27 @@ from dace.symbolic import symbol as dace_symbol
 from dfcompiler.ir.dims import Dim
 
 
+_PREFIX = "sym_"
+
+
 @cache
 def symbol(name: str) -> sympy.Symbol:
-    """The 64-bit SDFG symbol called `name`; one object for each name, so that equality holds."""
+    """A 64-bit SDFG symbol or map parameter; one object for each name, so that equality holds."""
     return dace_symbol(name, dtypes.int64)
+
+
+def sdfg_name(name: str) -> str:
+    """The name of a program's symbol in the SDFG.
+
+    DaCe prints expressions and parses them again, where sympy reads ``sequence``, ``S`` or ``beta``
+    as functions of its own; and a symbol called ``int`` or ``I`` is no C++ variable.
+    """
+    return _PREFIX + name
+
+
+def program_name(name: str) -> str:
+    """The program's symbol that is called `name` in the SDFG."""
+    return name.removeprefix(_PREFIX)
 
 
 def expression(dim: Dim) -> Any:
@@ -28,7 +45,7 @@ def expression(dim: Dim) -> Any:
 @cache
 def _expression(dim: sympy.Expr) -> Any:
     if dim.is_Symbol:
-        return symbol(dim.name)
+        return symbol(sdfg_name(dim.name))
     if dim.is_Integer:
         return sympy.Integer(int(dim))
     if isinstance(dim, sympy.floor):

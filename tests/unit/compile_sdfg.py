@@ -18,6 +18,7 @@ from dfcompiler.ir import Program, parse
 from dfcompiler.ir.dims import evaluate
 from dfcompiler.ir.interpret import bind_symbols
 from dfcompiler.lowering import Argument, Lowered, lower
+from dfcompiler.lowering.symbolic import program_name
 from dfcompiler.target import parse_target
 
 KERNELS = Path(__file__).resolve().parents[2] / "dfcompiler" / "kernels"
@@ -79,11 +80,8 @@ class Compiled:
         return outputs
 
     def init_symbols(self) -> list[str]:
-        return [
-            str(s)
-            for s in self.lowered.sdfg.signature_arglist(with_types=False, for_call=True)
-            if s in self.lowered.symbols
-        ]
+        names = self.lowered.sdfg.init_signature(for_call=True).split(", ")
+        return [program_name(name) for name in names if name]
 
     def memory(
         self,

@@ -199,6 +199,30 @@ def test_planned_slots_and_aliases_share_memory() -> None:
     assert implementations.count("alias") == 2
 
 
+def test_symbols_may_have_names_that_mean_something_elsewhere() -> None:
+    compiled = Compiled(
+        """
+        program names(I, sequence, int, _i0) {
+          input @x: f32[I, sequence, int, _i0]
+          output @y: f32[_i0, int, 1, I*sequence]
+          output @n: i64[]
+          loop beta for gamma in 0..sequence // 2 {
+            state main {
+              %0: f32[_i0, I, sequence, int] = transpose @x {perm = [3, 0, 1, 2]}
+              %1: f32[_i0, int, 1, I*sequence] = reshape %0
+              @y: f32[_i0, int, 1, I*sequence] = exp %1
+              @n: i64[] = dim {value = gamma}
+            }
+          }
+        }
+        """
+    )
+    inputs = {"x": normal(2, 5, 3, 4)}
+    expected, found = interpret(compiled.program, inputs), compiled.run(inputs)
+    np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-6)
+    assert found["n"] == 1
+
+
 def test_a_bad_index_is_reported_and_touches_nothing_outside() -> None:
     compiled = Compiled(
         """
