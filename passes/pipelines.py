@@ -8,21 +8,24 @@ from dfcompiler.target import CpuTarget
 
 DEFAULT = (
     "canonicalize",
-    # Before folding, which would expand the codes of weights.
-    "recover-dequantize",
     "fold-constants",
     "canonicalize",
     "eliminate-common-subexpressions",
-    "eliminate-dead-code",
-    "recover-gelu",
-    "recover-silu",
+    "recover-dequantize",
+    "recover-attention",
     "recover-layer-norm",
     "recover-rms-norm",
+    "recover-gelu",
+    "recover-silu",
     "recover-rotary",
-    "recover-attention",
     "canonicalize",
+    "fold-constants",
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
+    "fuse-epilogue",
+    "fuse-elementwise",
+    "pack-weights",
+    "plan-buffers",
 )
 """Everything: what `dfc compile` runs."""
 

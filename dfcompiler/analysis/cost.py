@@ -23,6 +23,9 @@ from dfcompiler.ir.types import TensorType
 FAST_BYTES = 1 << 20
 """The fast memory that metrics assume when no machine is named: one core's L2 cache."""
 
+ALIGNMENT = 64
+"""Bytes to whose multiple a value's memory is rounded up."""
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -103,13 +106,14 @@ def op_costs(
 
 
 def _value_bytes(program: Program, concrete: Concrete) -> int:
-    temporaries = sum(concrete.stored_bytes(c.type) for c in program.by_role(Role.TEMP))
-    values = (
+    temporaries = [c.type for c in program.by_role(Role.TEMP)]
+    values = [
         op.type
         for op in program.ops()
         if op.result.startswith("%") and "slot" not in op.attrs and not op.attr("alias", False)
-    )
-    return temporaries + sum(concrete.stored_bytes(value) for value in values)
+    ]
+    sizes = [concrete.stored_bytes(tensor) for tensor in (*temporaries, *values)]
+    return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
 class _Meter:

@@ -35,6 +35,8 @@ def root_mean_square(state: StateRewriter, root: Op) -> RootMeanSquare | None:
     if root.kind not in ("sqrt", "rsqrt") and exponent not in (0.5, -0.5):
         return None
     shifted = state.producer(root.inputs[0])
+    if shifted is not None and _mean_square_argument(state, shifted.result) is not None:
+        raise MismatchError("the epsilon stands outside of the root, or is missing")
     if shifted is None or shifted.kind != "add":
         return None
     for mean, number in (shifted.inputs, shifted.inputs[::-1]):
