@@ -115,8 +115,7 @@ void product(int rows, long vectors, long depth, const T* a, long lda, const T* 
 template <class T, int S>
 DFC_INLINE void add_lanes(vec<T>* x) {
   constexpr int L = lanes<T>;
-  using index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  vec<index> low, high;
+  vec_index<T> low, high;
 #pragma GCC unroll 16
   for (int j = 0; j < L; ++j) {
     low[j] = j & S ? L + j - S : j;
@@ -124,7 +123,7 @@ DFC_INLINE void add_lanes(vec<T>* x) {
   }
 #pragma GCC unroll 16
   for (int i = 0; i < S; ++i)
-    x[i] = __builtin_shuffle(x[i], x[i + S], low) + __builtin_shuffle(x[i], x[i + S], high);
+    x[i] = shuffle<T>(x[i], x[i + S], low) + shuffle<T>(x[i], x[i + S], high);
   if constexpr (S > 1) add_lanes<T, S / 2>(x);
 }
 
@@ -154,15 +153,14 @@ DFC_INLINE T softmax_row(T* scores, long visible, long keys, T scale, const Mask
                          long column, T& peak, T& total) {
   constexpr int L = lanes<T>;
   const T lowest = -std::numeric_limits<T>::infinity();
-  using index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  vec<index> lane;
+  vec_index<T> lane;
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) lane[i] = i;
   vec<T> greatest = splat(peak);
   for (long j = 0; j < visible; j += L) {
     const int count = int(std::min<long>(L, visible - j));
     vec<T> x = mask(load(scores + j) * scale, row, column + j, count);
-    if (count < L) x = lane < index(count) ? x : splat(lowest);
+    if (count < L) x = lane < count ? x : splat(lowest);
     greatest = x > greatest ? x : greatest;
     store(scores + j, x);
   }

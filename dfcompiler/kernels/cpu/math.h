@@ -87,10 +87,10 @@ DFC_INLINE T exp(T x) {
 // exp of values <= 0, where results below the least normal number may become zero: 1.0 ulp.
 template <class T>
 DFC_INLINE T exp_nonpositive(T x) {
-  const T p_in = x < -87.3f ? all<T>(-87.3f) : x;
+  const T p_in = x < -87.33654f ? all<T>(-87.33654f) : x;
   bits_of<T> n;
   const T p = exp_reduced(p_in, n) * power_of_two<T>(n);
-  return x < -87.3f ? all<T>(0.0f) : p;
+  return x < -87.33654f ? all<T>(0.0f) : p;
 }
 
 // log: 0.8 ulp.
@@ -136,9 +136,9 @@ DFC_INLINE T tanh(T x) {
   p = p * z + -5.373971516e-02f;
   p = p * z + 1.333144220e-01f;
   p = p * z + -3.333328194e-01f;
-  const T near = (p * z) * x + x;
+  const T near = (p * z) * t + t;
   const T far = 1.0f - 2.0f / (exp(t + t) + 1.0f);
-  return t < 0.625f ? near : with_sign_of(far, x);
+  return with_sign_of(t < 0.625f ? near : far, x);
 }
 
 // erf: 1.2 ulp.

@@ -11,8 +11,7 @@ namespace detail {
 template <class T, int S>
 DFC_INLINE void exchange(vec<T> (&x)[lanes<T>]) {
   constexpr int L = lanes<T>;
-  using index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  vec<index> low, high;
+  vec_index<T> low, high;
 #pragma GCC unroll 16
   for (int j = 0; j < L; ++j) {
     low[j] = j & S ? L + j - S : j;
@@ -22,8 +21,8 @@ DFC_INLINE void exchange(vec<T> (&x)[lanes<T>]) {
   for (int i = 0; i < L; ++i)
     if (!(i & S)) {
       const vec<T> a = x[i], b = x[i + S];
-      x[i] = __builtin_shuffle(a, b, low);
-      x[i + S] = __builtin_shuffle(a, b, high);
+      x[i] = shuffle<T>(a, b, low);
+      x[i + S] = shuffle<T>(a, b, high);
     }
   if constexpr (S > 1) exchange<T, S / 2>(x);
 }

@@ -79,15 +79,30 @@ DFC_INLINE vec<T> load_as(const B* p) {
   }
 }
 
+// Integer lanes as wide as those of T.
+template <class T>
+using vec_index = vec<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>>;
+
+// Lane i is lane[i] of a followed by b.
+template <class T>
+DFC_INLINE vec<T> shuffle(vec<T> a, vec<T> b, vec_index<T> lane) {
+#ifdef __clang__
+  vec<T> x;
+  for (int i = 0; i < lanes<T>; ++i) x[i] = lane[i] < lanes<T> ? a[lane[i]] : b[lane[i] - lanes<T>];
+  return x;
+#else
+  return __builtin_shuffle(a, b, lane);
+#endif
+}
+
 namespace detail {
 
 template <int S, class T, class F>
 DFC_INLINE vec<T> reduce(vec<T> x, F combine) {
-  using index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  vec<index> partner;
+  vec_index<T> partner;
 #pragma GCC unroll 16
   for (int i = 0; i < lanes<T>; ++i) partner[i] = i ^ S;
-  x = combine(x, __builtin_shuffle(x, partner));
+  x = combine(x, shuffle<T>(x, x, partner));
   if constexpr (S > 1) {
     return reduce<S / 2, T>(x, combine);
   } else {
