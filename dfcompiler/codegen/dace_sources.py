@@ -110,13 +110,15 @@ def _leaves(schema: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str
 def _stable(tree: Any, names: dict[str, str]) -> Any:
     """`tree` without paths and line numbers, its random identifiers numbered in order."""
     if isinstance(tree, dict):
-        kept = {}
+        kept: dict[str, Any] = {}
         for key, value in tree.items():
             if key in _VOLATILE_KEYS:
                 continue
             if key == "guid":
                 number = len(names) + 1
                 kept[key] = names.setdefault(value, str(uuid.UUID(int=number)))
+            elif key == "omp_num_threads" and isinstance(value, str):
+                kept[key] = 0  # DaCe generates code from an expression here but cannot read one
             else:
                 kept[key] = _stable(value, names)
         return kept

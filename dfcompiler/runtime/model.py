@@ -29,7 +29,8 @@ def load(path: str | Path, *, verify_hashes: bool = False, threads: int | None =
 
     Args:
         path: the folder that ``compile`` wrote.
-        verify_hashes: compare the hash of every file; without it, sizes alone are compared.
+        verify_hashes: compare the hash of every file; without it, that of the library and the
+            sizes of the others.
         threads: threads of a run; OpenMP decides if absent.
 
     Raises:
