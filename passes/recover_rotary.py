@@ -90,7 +90,7 @@ def _rewrite_turned(draft: Draft, last: Op, tables: HalfTables) -> None:
 
 def _turned(state: StateRewriter, name: str) -> tuple[str, bool] | None:
     """``(x, interleaved)`` when `name` is the pairs of x as (−second, first)."""
-    joined = joined_halves(state, name)
+    joined = joined_halves(state, state.producer(name))
     if joined is None:
         return None
     op = state.producer(joined.first)
@@ -104,7 +104,7 @@ def _turned(state: StateRewriter, name: str) -> tuple[str, bool] | None:
 def _rewrite_split(draft: Draft, last: Op) -> None:
     """The pairs ``(x₁·cos − x₂·sin, x₂·cos + x₁·sin)`` joined again."""
     state = draft.state
-    joined = joined_halves(state, last.result)
+    joined = joined_halves(state, last)
     if joined is None:
         return
     difference, total = state.producer(joined.first), state.producer(joined.second)

@@ -58,7 +58,7 @@ def keys_of(state: StateRewriter, transposed: str) -> tuple[str, float, tuple[in
 
 
 def unscaled(draft: Draft, name: str) -> tuple[str, float]:
-    """``(x, c)`` with ``name = c · x``: factors go out of the reshapes and transposes of `name`."""
+    """``(x, c)`` with ``name = c · x`` up to a reshape; looks behind reshapes and transposes."""
     state, path, factor = draft.state, list[Op](), 1.0
     found, depth = name, 0
     while (op := state.producer(name)) is not None:
@@ -71,6 +71,8 @@ def unscaled(draft: Draft, name: str) -> tuple[str, float]:
             name = op.inputs[0]
         else:
             break
+    if all(moved.kind == "reshape" for moved in path[:depth]):
+        return found, factor
     for moved in reversed(path[:depth]):
         found = draft.op(moved.kind, [found], moved.attrs, type=moved.type)
     return found, factor

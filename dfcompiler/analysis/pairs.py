@@ -64,9 +64,8 @@ def part(state: StateRewriter, name: str) -> Part | None:
     return None
 
 
-def joined_halves(state: StateRewriter, name: str) -> Joined | None:
-    """The two values that `name` joins along its last axis, in a row or interleaved."""
-    op = state.producer(name)
+def joined_halves(state: StateRewriter, op: Op | None) -> Joined | None:
+    """The two values that `op` joins along its last axis, in a row or interleaved."""
     stacked = op is not None and op.kind == "reshape"
     concat = state.producer(op.inputs[0]) if op is not None and stacked else op
     if concat is None or concat.kind != "concat" or len(concat.inputs) != 2:
@@ -77,7 +76,7 @@ def joined_halves(state: StateRewriter, name: str) -> Joined | None:
         return None
     if not stacked:
         return Joined(first, second, False)
-    if not same_shape(state.type_of(name).shape, (*shape[:-2], 2 * shape[-2])):
+    if op is None or not same_shape(op.type.shape, (*shape[:-2], 2 * shape[-2])):
         return None
     return Joined(_squeezed(state, first), _squeezed(state, second), True)
 
@@ -119,7 +118,7 @@ class HalfTables:
         shape = (*full.shape[:-1], floor_div(full.shape[-1], 2))
         if op is None:
             return self._cut(draft, name, interleaved)
-        joined = joined_halves(state, name)
+        joined = joined_halves(state, op)
         if joined is not None and joined == Joined(joined.first, joined.first, interleaved):
             return draft.reshape(joined.first, shape)
         if op.kind == "reshape":
