@@ -13,7 +13,6 @@ from dace.symbolic import symbol as dace_symbol
 
 from dfcompiler.ir.dims import Dim
 
-
 _PREFIX = "sym_"
 
 
