@@ -154,8 +154,11 @@ class Context:
         static = all(isinstance(dim, int) for dim in op.type.shape)
         arrays = [c.array for c in contents if isinstance(c, Elements) and c.is_numeric]
         if static and len(arrays) == len(values) and op.type.elements <= SMALL:
-            with np.errstate(all="ignore"):
-                result = OPERATORS[op.kind].reference(op, arrays, {})
+            try:
+                with np.errstate(all="ignore"):
+                    result = OPERATORS[op.kind].reference(op, arrays, {})
+            except IndexError as error:
+                raise ValueError(f"an index is out of range: {error}") from error
             return self.array(np.asarray(result).astype(op.type.dtype.numpy))
         if not all(value.dtype.is_integer for value in values):
             return None

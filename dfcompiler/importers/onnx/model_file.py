@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,3 +86,33 @@ def _require_model(file: ModelFile) -> None:
         raise ModelError(f"{file.name} is no ONNX model: it lacks {' and '.join(lacks)}")
     if not proto.graph.output:
         raise ModelError(f"{file.name} has no output")
+    broken = next((text for text in _texts(proto) if not isinstance(text, str)), None)
+    if broken is not None:
+        raise ModelError(f"{file.name} is damaged: the name {broken!r} is no text")
+
+
+def _texts(proto: onnx.ModelProto) -> Iterator[object]:
+    """The names of a model; protobuf gives bytes where they are no UTF-8."""
+    yield proto.graph.name
+    for info in (*proto.graph.input, *proto.graph.output):
+        yield info.name
+        yield from (dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    for tensor in proto.graph.initializer:
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    yield from (entry.domain for entry in proto.opset_import)
+    yield from _node_texts(proto.graph.node)
+    for function in proto.functions:
+        yield from (function.name, function.domain, function.overload)
+        yield from (*function.input, *function.output, *function.attribute)
+        yield from (attribute.name for attribute in function.attribute_proto)
+        yield from (entry.domain for entry in function.opset_import)
+        yield from _node_texts(function.node)
+
+
+def _node_texts(nodes: Iterable[onnx.NodeProto]) -> Iterator[object]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, node.overload)
+        yield from (*node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.ref_attr_name)

@@ -14,6 +14,9 @@ from dfcompiler.importers.onnx.values import Value
 from dfcompiler.ir import DType, TensorType
 from dfcompiler.ir.dims import Dim, ceil_div, expand
 
+_LONGEST = 1 << 20
+"""Floating-point ranges are constants of the program; integer ones of any length are indices."""
+
 
 @operator("Constant")
 def _constant(context: Context, node: Node) -> Value:
@@ -47,7 +50,10 @@ def _range(context: Context, node: Node) -> Value:
     dtype = ends[0].dtype
     if dtype.is_float:
         start, limit, step = (node.number(i) for i in range(3))
-        count = max(int(np.ceil((limit - start) / step)), 0) if step else 0
+        span = (limit - start) / step if step else np.nan
+        if not abs(span) <= _LONGEST:
+            raise ValueError(f"a range from {start} to {limit} by {step} cannot be made")
+        count = max(int(np.ceil(span)), 0)
         return context.array((start + step * np.arange(count)).astype(dtype.numpy))
     first, last, stride = (node.dim(i) for i in range(3))
     if not isinstance(stride, int):
