@@ -16,6 +16,7 @@ from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.control import lower_blocks
 from dfcompiler.lowering.elementwise import ELEMENTWISE
 from dfcompiler.lowering.lowered import Lowered
+from dfcompiler.lowering.movement import lower_alias
 from dfcompiler.lowering.registry import LOWERINGS
 from dfcompiler.lowering.symbolic import sdfg_name
 from dfcompiler.target import CpuTarget
@@ -72,8 +73,10 @@ def lower_op(context: Context, op: Op) -> None:
         scratch = f"{op.result.replace('@', '%')}.next"
         lower_op(context, _with_result(op, scratch))
         op = Op(op.result, op.type, "copy", (scratch,), source=op.source)
-    if not op.attr("alias", False):
-        context.define(op)
+    if op.attr("alias", False):
+        lower_alias(context, op)
+        return
+    context.define(op)
     LOWERINGS[op.kind](context, op)
 
 

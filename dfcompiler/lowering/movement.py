@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dfcompiler.errors import InternalError
 from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
@@ -28,6 +29,27 @@ COPY_BLOCK = 16384
 STRIP = 16
 
 
+def lower_alias(context: Context, op: Op) -> None:
+    """A reshape or a transpose whose result is the memory of its input, read differently.
+
+    Raises:
+        InternalError: if the elements of the two do not lie in the same order.
+    """
+    (name,) = op.inputs
+    source = context.type(name)
+    if op.kind == "transpose" and not op.type.layout.is_tiled and not source.layout.is_tiled:
+        perm = op.attr("perm")
+        order = tuple(perm[axis] for axis in op.type.layout.permutation(op.type.rank))
+        same = order == source.layout.permutation(source.rank)
+    else:
+        row_major = op.type.layout.is_row_major and source.layout.is_row_major
+        same = op.kind == "reshape" and row_major
+    if not same:
+        raise InternalError(f"{op.result}: {op.type} is no alias of {name}: {source} by {op.kind}")
+    context.define_alias(op, name)
+    context.record(KernelRecord(op, "alias", f"{op.kind}: the same elements in the same order"))
+
+
 def lower_indexed(context: Context, op: Op) -> None:
     """An operator whose elements come from known positions, or from the position alone."""
     state = context.new_state(op)
@@ -36,12 +58,8 @@ def lower_indexed(context: Context, op: Op) -> None:
 
 
 def lower_reshape(context: Context, op: Op) -> None:
-    """The memory of the input under another shape, or a copy where the plan wants one."""
+    """A copy under another shape, where the plan gives the result its own memory."""
     (name,) = op.inputs
-    if op.attr("alias", False):
-        context.define_alias(op, name)
-        context.record(KernelRecord(op, "alias", "row-major reshape: same memory"))
-        return
     if not (op.type.layout.is_row_major and context.type(name).layout.is_row_major):
         lower_indexed(context, op)
         return

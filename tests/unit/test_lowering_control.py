@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from compile_sdfg import Compiled
 
-from dfcompiler.errors import UnsupportedError
+from dfcompiler.errors import InternalError, UnsupportedError
 from dfcompiler.ir import interpret, parse
 from dfcompiler.lowering import lower
 from dfcompiler.target import parse_target
 
+CPU = parse_target("cpu")
 RNG = np.random.default_rng(1)
 
 
@@ -199,6 +200,28 @@ def test_planned_slots_and_aliases_share_memory() -> None:
     assert implementations.count("alias") == 2
 
 
+def test_a_transpose_may_be_an_alias_with_another_layout() -> None:
+    text = """
+        program heads(S) {
+          input @x: f32[S, 2, 3]
+          output @y: f32[S, 6]
+          state main {
+            %0: f32[2, S, 3; 1 0 2] = transpose @x {alias = true, perm = [1, 0, 2]}
+            %1: f32[2, S, 3; 1 0 2] = softmax %0 {axis = 2}
+            %2: f32[S, 2, 3] = transpose %1 {alias = true, perm = [1, 0, 2]}
+            %3: f32[S, 6] = reshape %2 {alias = true}
+            @y: f32[S, 6] = neg %3
+          }
+        }
+        """
+    compiled = Compiled(text)
+    x = normal(9, 2, 3)
+    expected = interpret(compiled.program, {"x": x})["y"]
+    np.testing.assert_allclose(compiled.run({"x": x})["y"], expected, rtol=2e-6)
+    with pytest.raises(InternalError, match=r"%0: .* is no alias of @x"):
+        lower(parse(text.replace("%0: f32[2, S, 3; 1 0 2]", "%0: f32[2, S, 3]")), CPU)
+
+
 def test_symbols_may_have_names_that_mean_something_elsewhere() -> None:
     compiled = Compiled(
         """
@@ -257,4 +280,4 @@ def test_operators_without_code_are_named_together() -> None:
         """
     )
     with pytest.raises(UnsupportedError, match="sub of bool values has no meaning"):
-        lower(program, parse_target("cpu"))
+        lower(program, CPU)

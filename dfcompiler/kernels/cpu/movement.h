@@ -54,9 +54,8 @@ DFC_INLINE void copy_block(T* __restrict__ to, const T* __restrict__ from, std::
 //         │    │  columns  → │                 │ 16
 //         └────┘             └─────────────────┘
 template <class T>
-DFC_INLINE void transpose_strip(T* __restrict__ to, std::int64_t to_stride,
-                                const T* __restrict__ from, std::int64_t from_stride, int rows,
-                                std::int64_t columns) {
+void transpose_strip(T* __restrict__ to, std::int64_t to_stride, const T* __restrict__ from,
+                     std::int64_t from_stride, int rows, std::int64_t columns) {
   constexpr int tile = 16;
   std::int64_t c = 0;
   if (rows == tile) {

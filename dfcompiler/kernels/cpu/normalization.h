@@ -22,7 +22,7 @@ DFC_INLINE A horizontal_max(vec<A> x) {
 
 // o = exp(x - max x) / Σ exp(x - max x). A row of -inf alone gives NaN, as in numpy.
 template <class T>
-DFC_INLINE void softmax_row(T* __restrict__ o, const T* __restrict__ x, std::int64_t n) {
+void softmax_row(T* __restrict__ o, const T* __restrict__ x, std::int64_t n) {
   using A = accumulator<T>;
   constexpr int L = lanes<A>;
   constexpr A lowest = -std::numeric_limits<A>::infinity();
@@ -58,8 +58,8 @@ DFC_INLINE void softmax_row(T* __restrict__ o, const T* __restrict__ x, std::int
 
 // Softmax of n elements, `stride` apart.
 template <class T>
-DFC_INLINE void softmax_strided(T* __restrict__ o, std::int64_t o_stride, const T* __restrict__ x,
-                                std::int64_t x_stride, std::int64_t n) {
+void softmax_strided(T* __restrict__ o, std::int64_t o_stride, const T* __restrict__ x,
+                     std::int64_t x_stride, std::int64_t n) {
   using A = accumulator<T>;
   A peak = -std::numeric_limits<A>::infinity(), total = 0;
   for (std::int64_t i = 0; i < n; ++i) peak = maximum(peak, A(x[i * x_stride]));
@@ -72,9 +72,8 @@ DFC_INLINE void softmax_strided(T* __restrict__ o, std::int64_t o_stride, const 
 
 // o = (x - mean x) / sqrt(var x + epsilon) · gamma + beta; gamma and beta may be null.
 template <class T>
-DFC_INLINE void layer_norm_row(T* __restrict__ o, const T* __restrict__ x,
-                               const T* __restrict__ gamma, const T* __restrict__ beta,
-                               std::int64_t n, accumulator<T> epsilon) {
+void layer_norm_row(T* __restrict__ o, const T* __restrict__ x, const T* __restrict__ gamma,
+                    const T* __restrict__ beta, std::int64_t n, accumulator<T> epsilon) {
   using A = accumulator<T>;
   const auto add = [](vec<A> a, vec<A> b) { return a + b; };
   const A mean = reduce_add<A>(fold_row<A>(
@@ -94,8 +93,8 @@ DFC_INLINE void layer_norm_row(T* __restrict__ o, const T* __restrict__ x,
 
 // o = x / sqrt(mean x² + epsilon) · gamma; gamma may be null.
 template <class T>
-DFC_INLINE void rms_norm_row(T* __restrict__ o, const T* __restrict__ x,
-                             const T* __restrict__ gamma, std::int64_t n, accumulator<T> epsilon) {
+void rms_norm_row(T* __restrict__ o, const T* __restrict__ x, const T* __restrict__ gamma,
+                  std::int64_t n, accumulator<T> epsilon) {
   using A = accumulator<T>;
   const A square = reduce_add<A>(fold_row<A>(
                        x, n, vec<A>{}, A(0), [](vec<A> v) { return v * v; },

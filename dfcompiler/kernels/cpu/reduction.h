@@ -103,7 +103,7 @@ struct ColumnReduction {
 
 // The position of the first greatest element; the first NaN counts as greatest.
 template <class T>
-DFC_INLINE std::int64_t argmax_row(const T* x, std::int64_t stride, std::int64_t n) {
+std::int64_t argmax_row(const T* x, std::int64_t stride, std::int64_t n) {
   using A = std::conditional_t<std::is_same_v<T, bool>, unsigned char, accumulator<T>>;
   A best = A(x[0]);
   if constexpr (std::is_same_v<A, T>) {
@@ -136,8 +136,7 @@ DFC_INLINE std::int64_t argmax_row(const T* x, std::int64_t stride, std::int64_t
 }
 
 template <class T>
-DFC_INLINE void cumsum_row(T* o, std::int64_t o_stride, const T* x, std::int64_t x_stride,
-                           std::int64_t n) {
+void cumsum_row(T* o, std::int64_t o_stride, const T* x, std::int64_t x_stride, std::int64_t n) {
   accumulator<T> total = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     if constexpr (std::is_integral_v<T>) {
