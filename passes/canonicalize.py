@@ -15,8 +15,9 @@ from passes.rules.sweep import Rule, Sweep
 
 def _rules() -> dict[str, tuple[Rule, ...]]:
     table: dict[str, tuple[Rule, ...]] = defaultdict(tuple)
-    for family in (products, indices, broadcast, movement, algebra):
-        for kind, rules in family.RULES.items():
+    families = (products.ATTRIBUTES, products.RULES, indices.RULES, broadcast.RULES)
+    for family in (*families, movement.RULES, algebra.RULES):
+        for kind, rules in family.items():
             table[kind] += rules
     return dict(table)
 

@@ -117,12 +117,6 @@ def _iota(op: Op, start: Dim, step: Dim) -> Op:
     return as_kind(op, "iota", **kept)
 
 
-def plain_iota(sweep: Sweep, op: Op) -> Op | None:
-    """Attributes at their defaults are left out."""
-    simple = _iota(op, *_range(op))
-    return simple if len(simple.attrs) < len(op.attrs) else None
-
-
 def gather_range(sweep: Sweep, op: Op) -> Op | None:
     """Gathering consecutive rows is a slice; gathering one row again and again, a broadcast."""
     data, index = op.inputs
@@ -292,7 +286,6 @@ _COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "dim": (plain_extent,),
-    "iota": (plain_iota,),
     "add": (fold_extents, fold_iota),
     "sub": (fold_extents, fold_iota),
     "mul": (fold_extents, fold_iota),

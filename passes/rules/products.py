@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dfcompiler.ir import Attrs, Op
+from dfcompiler.ir import OPERATORS, Attrs, Op
 from dfcompiler.ir.dims import equal, same_shape
 from dfcompiler.ir.operators.spec import broadcast_shapes, normalize_axis
 from passes.rules.sweep import Rule, Sweep, as_kind
@@ -66,16 +66,21 @@ def absorb_mask_broadcast(sweep: Sweep, op: Op) -> Op | None:
 
 
 def count_axes_from_front(sweep: Sweep, op: Op) -> Op | None:
-    """Axes are sorted and not negative; `keepdims` stands only when true."""
+    """Axes are sorted and not negative."""
     rank = len(sweep.shape_of(op.inputs[0]))
     attrs = dict(op.attrs)
     if "axis" in attrs:
         attrs["axis"] = normalize_axis(int(op.attr("axis")), rank)
     if "axes" in attrs:
         attrs["axes"] = tuple(sorted(normalize_axis(axis, rank) for axis in op.attr("axes")))
-    if not attrs.get("keepdims", True):
-        del attrs["keepdims"]
     return None if attrs == dict(op.attrs) else replace(op, attrs=Attrs(attrs))
+
+
+def drop_defaults(sweep: Sweep, op: Op) -> Op | None:
+    """Optional attributes stand only where they say something."""
+    defaults = OPERATORS[op.kind].optional or {}
+    kept = {k: v for k, v in op.attrs.items() if k not in defaults or v != defaults[k]}
+    return replace(op, attrs=Attrs(kept)) if len(kept) < len(op.attrs) else None
 
 
 _WITH_AXES = (
@@ -83,8 +88,12 @@ _WITH_AXES = (
     *("argmax", "softmax", "cumsum", "gather", "take_along", "index_copy"),
 )
 
+ATTRIBUTES: dict[str, tuple[Rule, ...]] = {
+    **{kind: (drop_defaults,) for kind, spec in OPERATORS.items() if spec.optional},
+    **dict.fromkeys(_WITH_AXES, (drop_defaults, count_axes_from_front)),
+}
+
 RULES: dict[str, tuple[Rule, ...]] = {
-    **dict.fromkeys(_WITH_AXES, (count_axes_from_front,)),
     "matmul": (absorb_batch_broadcast, sink_row_reshape, sink_batch_reshape),
     "attention": (absorb_mask_broadcast,),
 }
