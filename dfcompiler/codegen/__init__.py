@@ -1,8 +1,38 @@
-"""SDFG → sources → shared library → artifact."""
+"""SDFG → sources → shared library → artifact.
 
-from dfcompiler.codegen.artifact import build, check_replaceable, is_artifact
-from dfcompiler.codegen.build import prepare
+What needs DaCe is loaded when it is first used: a model whose artifact is in the cache does not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dfcompiler.codegen.place import check_replaceable, is_artifact
+from dfcompiler.codegen.recall import code_digest, keep, recall
 from dfcompiler.codegen.toolchain import find_compiler
-from dfcompiler.codegen.weights import pack
 
-__all__ = ["build", "check_replaceable", "find_compiler", "is_artifact", "pack", "prepare"]
+if TYPE_CHECKING:
+    from dfcompiler.codegen.artifact import build
+    from dfcompiler.codegen.library import prepare
+    from dfcompiler.codegen.weights import pack
+
+__all__ = [
+    "build",
+    "check_replaceable",
+    "code_digest",
+    "find_compiler",
+    "is_artifact",
+    "keep",
+    "pack",
+    "prepare",
+    "recall",
+]
+
+_LATE = {"build": "artifact", "prepare": "library", "pack": "weights"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"dfcompiler.codegen.{_LATE[name]}"), name)

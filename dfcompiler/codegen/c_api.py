@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 
 from dfcompiler.codegen.c_expression import c_expression
 from dfcompiler.codegen.interface import Interface, unique_identifiers
+from dfcompiler.codegen.templates import template
 from dfcompiler.codegen.weights import MAGIC, StoredTensor, table_digest
 from dfcompiler.ir import Container, DType
 from dfcompiler.ir.dims import Dim, show_dim
 from dfcompiler.lowering.lowered import Argument
 
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DType)}
-
-
-def template(name: str, replacements: Mapping[str, str]) -> str:
-    """A file of `templates` with every ``@KEY@`` replaced."""
-    text = (files("dfcompiler.codegen") / "templates" / name).read_text(encoding="utf-8")
-    for key, value in replacements.items():
-        text = text.replace(f"@{key}@", value)
-    return text
 
 
 def header(interface: Interface) -> str:

@@ -11,14 +11,19 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from dfcompiler.errors import DfcError, ToolchainError
+from dfcompiler.errors import ToolchainError
 
 _HIDDEN_VARIABLES = frozenset(
     ("CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "LD_RUN_PATH")
 )
-_running: set[subprocess.Popen[bytes]] = set()
+_running: dict[subprocess.Popen[bytes], int] = {}
+"""Processes, and the threads that wait for them."""
+
+T = TypeVar("T")
 
 
 def environment() -> dict[str, str]:
@@ -48,7 +53,7 @@ def run_all(commands: Sequence[Sequence[str]], folder: Path) -> None:
                         start_new_session=True,
                     )
                 started.append(process)
-                _running.add(process)
+                _running[process] = threading.get_ident()
             for number, process in enumerate(started):
                 if code := process.wait():
                     text = (Path(logs) / str(number)).read_text(errors="replace")
@@ -57,7 +62,8 @@ def run_all(commands: Sequence[Sequence[str]], folder: Path) -> None:
             raise ToolchainError(f"{commands[0][0]} cannot be run: {error.strerror}") from error
         finally:
             _kill(started)
-            _running.difference_update(started)
+            for process in started:
+                _running.pop(process, None)
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -78,28 +84,37 @@ def _failure(command: Sequence[str], code: int, text: str) -> ToolchainError:
     )
 
 
-class Background:
-    """Work in another thread that nobody has to wait for; its failure shows in a missing result."""
+class Background(Generic[T]):
+    """Work in another thread; at the end of the process it is stopped, and cleans up."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._future: Future[T] = Future()
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
-        atexit.register(self._stop)
+        atexit.register(self.stop)
 
-    def wait(self) -> None:
-        """Waits for the end."""
-        self._thread.join()
-        atexit.unregister(self._stop)
+    def result(self) -> T:
+        """Waits for the end; what the work returned.
 
-    def _run(self, work: Callable[[], None]) -> None:
-        with contextlib.suppress(DfcError, OSError):
-            work()
+        Raises:
+            Exception: what the work raised.
+        """
+        found = self._future.result()
+        atexit.unregister(self.stop)
+        return found
 
-    def _stop(self) -> None:
-        """At the end of the process: kills the compiler, so that the work cleans up and ends."""
+    def stop(self) -> None:
+        """Kills the processes of the work, so that it fails, and waits for it."""
         while self._thread.is_alive():
-            for process in tuple(_running):
-                if process.poll() is None:
+            for process, thread in tuple(_running.items()):
+                if thread == self._thread.ident and process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
             self._thread.join(0.05)
+        atexit.unregister(self.stop)
+
+    def _run(self, work: Callable[[], T]) -> None:
+        try:
+            self._future.set_result(work())
+        except BaseException as error:
+            self._future.set_exception(error)

@@ -236,7 +236,7 @@ def test_missing_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["write_weights", "generate_program", "build_library", "saved_graph", "manifest"]
+    "step", ["write_weights", "generate_program", "compile_unit", "link_library", "manifest"]
 )
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_interrupt_leaves_what_was_there(

@@ -1,7 +1,8 @@
-"""Sources → shared library: precompiled prelude, parallel units, cached by content."""
+"""Sources → shared library: one object per unit, a precompiled prelude, all cached by content."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,16 @@ from pathlib import Path
 
 import dace
 
-from dfcompiler.codegen.c_api import template
 from dfcompiler.codegen.process import Background, run_all
 from dfcompiler.codegen.store import digest, find, stored
+from dfcompiler.codegen.templates import template
 from dfcompiler.codegen.toolchain import Compiler, compile_flags, find_compiler, link_flags
-from dfcompiler.errors import InternalError
+from dfcompiler.errors import DfcError
 from dfcompiler.target import CpuTarget
 
 PRELUDE = "prelude.h"
 LIBRARY = "model.so"
+_OBJECT = "unit.o"
 _HEADERS = "headers.txt"
 _DACE_HEADER = "<dace/dace.h>"
 _KERNELS = Path(__file__).parent.parent / "kernels"
@@ -30,18 +32,15 @@ because its headers include each other by relative paths."""
 _INCLUDES = ("runtime/include", "kernels")
 _GUARD = ("#ifndef DFC_PRELUDE_H", "#define DFC_PRELUDE_H")
 
-_preparing: dict[str, Background] = {}
+_preparing: dict[str, Background[Path]] = {}
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What is compiled, by file name; every ``.cpp`` is a unit of its own."""
+class Unit:
+    """What is compiled on its own: ``name.cpp`` and the headers that it includes from beside it."""
 
+    name: str
     files: Mapping[str, str]
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        return tuple(sorted(Path(n).stem for n in self.files if n.endswith(".cpp")))
 
 
 def prelude_text(includes: Sequence[str]) -> str:
@@ -66,85 +65,96 @@ def prepare(target: CpuTarget) -> None:
         _preparing[key] = Background(lambda: _precompile(key, text, target, compiler))
 
 
-def build_library(sources: Sources, target: CpuTarget, folder: Path, out: Path) -> None:
-    """Writes sources, their headers and their build script to `folder`, the library to `out`.
+def compile_unit(unit: Unit, target: CpuTarget) -> Path:
+    """The folder in the store with the object of a unit and the names of its headers.
 
     Raises:
         ToolchainError: if the compiler is missing or fails.
     """
     compiler = find_compiler()
-    folder.mkdir(parents=True)
-    for name, text in sources.files.items():
-        (folder / name).write_text(text, encoding="utf-8")
     key = digest(
         [
-            *("library", str(compiler), _headers_digest()),
+            *("unit", unit.name, str(compiler), _headers_digest()),
             *compile_flags(target),
-            *link_flags(),
-            *(part for item in sorted(sources.files.items()) for part in item),
+            *(part for item in sorted(unit.files.items()) for part in item),
         ]
     )
-    found = stored(key, lambda work: _compile(sources, target, compiler, folder, work))
-    for name in (found / _HEADERS).read_text(encoding="utf-8").splitlines():
+    return stored(key, lambda work: _compile(unit, target, compiler, work))
+
+
+def link_library(
+    units: Sequence[Unit], objects: Sequence[Path], target: CpuTarget, folder: Path, out: Path
+) -> None:
+    """Links what `compile_unit` made to `out`; writes the sources and their script to `folder`.
+
+    Raises:
+        ToolchainError: if the linker fails.
+    """
+    compiler = find_compiler()
+    order = sorted(range(len(units)), key=lambda i: units[i].name)
+    paths = [str(objects[i] / _OBJECT) for i in order]
+    command = (*compiler.command, *link_flags(), *paths, "-o", str(out))
+    run_all([command], out.parent)
+    out.chmod(0o755)
+    folder.mkdir(parents=True)
+    for unit in units:
+        for name, text in unit.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    _copy_headers(objects, folder)
+    script = folder / "build.sh"
+    script.write_text(_script([units[i].name for i in order], target, compiler), encoding="utf-8")
+    script.chmod(0o755)
+
+
+def _copy_headers(objects: Sequence[Path], folder: Path) -> None:
+    listed = [(path / _HEADERS).read_text(encoding="utf-8").splitlines() for path in objects]
+    for name in dict.fromkeys(name for names in listed for name in names):
         root, _, rest = name.partition("/")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_ROOTS[root] / rest, folder / name)
-    script = folder / "build.sh"
-    script.write_text(_script(sources, target, compiler), encoding="utf-8")
-    script.chmod(0o755)
-    shutil.copyfile(found / LIBRARY, out)
-    out.chmod(0o755)
 
 
-def _compile(
-    sources: Sources, target: CpuTarget, compiler: Compiler, folder: Path, work: Path
-) -> None:
-    """Compiles to `work`; the commands differ from those of the script by paths alone."""
-    precompiled = _precompiled(sources.files[PRELUDE], target, compiler)
-    commands = []
-    for unit in sources.units:
-        ahead: tuple[str, ...] = ()
-        if precompiled and f'#include "{PRELUDE}"' in sources.files[f"{unit}.cpp"]:
-            ahead = ("-include", str(precompiled / PRELUDE))
-        commands.append(
-            (
-                *(*compiler.command, *_flags(target), *ahead, f"-frandom-seed={unit}"),
-                *("-MD", "-MF", str(work / f"{unit}.d"), "-MT", "unit"),
-                *("-c", f"{unit}.cpp", "-o", str(work / f"{unit}.o")),
-            )
-        )
-    run_all(commands, folder)
-    objects = [str(work / f"{unit}.o") for unit in sources.units]
-    run_all([(*compiler.command, *link_flags(), *objects, "-o", str(work / LIBRARY))], folder)
-    names = _header_names([work / f"{unit}.d" for unit in sources.units])
+def _compile(unit: Unit, target: CpuTarget, compiler: Compiler, work: Path) -> None:
+    """Compiles in `work`; the command differs from that of the script by paths alone."""
+    ahead: tuple[str, ...] = ()
+    precompiled = None
+    if PRELUDE in unit.files:
+        precompiled = _precompiled(unit.files[PRELUDE], target, compiler)
+    if precompiled:
+        ahead = ("-include", str(precompiled / PRELUDE))
+    for name, text in unit.files.items():
+        (work / name).write_text(text, encoding="utf-8")
+    command = (
+        *(*compiler.command, *_flags(target), *ahead, f"-frandom-seed={unit.name}"),
+        *("-c", f"{unit.name}.cpp", "-o", _OBJECT),
+    )
+    names = _with_headers(command, work)
     if precompiled:  # the rule of a unit names the precompiled file, not what is in it
         names |= set((precompiled / _HEADERS).read_text(encoding="utf-8").splitlines())
-    _write_header_names(names, work)
-    for path in (*work.glob("*.o"), *work.glob("*.d")):
-        path.unlink()
+    _write_names(names, work)
+    for name in unit.files:
+        (work / name).unlink()
 
 
 def _precompiled(text: str, target: CpuTarget, compiler: Compiler) -> Path | None:
     """The folder of the precompiled prelude if there is one or one is being made.
 
-    Making it takes as long as compiling two units without it, so that is not begun here.
+    Making it takes longer than compiling one unit without it, so that is not begun here.
     """
     key = _prelude_key(text, target, compiler)
     if key in _preparing:
-        _preparing.pop(key).wait()
+        with contextlib.suppress(DfcError, OSError):  # the unit itself will show what is wrong
+            _preparing.pop(key).result()
     return find(key)
 
 
-def _precompile(key: str, text: str, target: CpuTarget, compiler: Compiler) -> None:
+def _precompile(key: str, text: str, target: CpuTarget, compiler: Compiler) -> Path:
     def make(work: Path) -> None:
         (work / PRELUDE).write_text(text, encoding="utf-8")
         output = ("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch")
-        rule = ("-MD", "-MF", "prelude.d", "-MT", "unit")
-        run_all([(*compiler.command, *_flags(target), *output, *rule)], work)
-        _write_header_names(_header_names([work / "prelude.d"]), work)
-        (work / "prelude.d").unlink()
+        _write_names(_with_headers((*compiler.command, *_flags(target), *output), work), work)
 
-    stored(key, make)
+    return stored(key, make)
 
 
 def _prelude_key(text: str, target: CpuTarget, compiler: Compiler) -> str:
@@ -158,38 +168,38 @@ def _flags(target: CpuTarget) -> tuple[str, ...]:
     return (*compile_flags(target), *maps, *places)
 
 
-def _script(sources: Sources, target: CpuTarget, compiler: Compiler) -> str:
+def _script(units: Sequence[str], target: CpuTarget, compiler: Compiler) -> str:
     return template(
         "build.sh",
         {
             "COMPILER": str(compiler),
-            "UNITS": " ".join(sources.units),
+            "UNITS": " ".join(units),
             "COMPILE_FLAGS": " ".join(compile_flags(target)),
             "INCLUDES": " ".join(f"-I{name}" for name in _INCLUDES),
             "LINK_FLAGS": " ".join(link_flags()),
-            "OBJECTS": " ".join(f'"$objects/{unit}.o"' for unit in sources.units),
+            "OBJECTS": " ".join(f'"$objects/{unit}.o"' for unit in units),
         },
     )
 
 
-def _header_names(rules: Sequence[Path]) -> set[str]:
-    """The prerequisites of make rules that lie in our roots, named from there."""
+def _with_headers(command: Sequence[str], folder: Path) -> set[str]:
+    """Runs a compiler; the headers it read that lie in our roots, named from there."""
+    rule = folder / "rule.d"
+    run_all([(*command, "-MD", "-MF", rule.name, "-MT", "unit")], folder)
+    text = rule.read_text(encoding="utf-8").partition(":")[2]
+    rule.unlink()
     names = set()
-    for rule in rules:
-        text = rule.read_text(encoding="utf-8").partition(":")[2]
-        for word in text.replace("\\\n", " ").replace("\\ ", "\0").split():
-            path = Path(os.path.normpath(word.replace("\0", " ")))
-            names |= {
-                f"{name}/{path.relative_to(root).as_posix()}"
-                for name, root in _ROOTS.items()
-                if path.is_relative_to(root)
-            }
+    for word in text.replace("\\\n", " ").replace("\\ ", "\0").split():
+        path = Path(os.path.normpath(word.replace("\0", " ")))
+        names |= {
+            f"{name}/{path.relative_to(root).as_posix()}"
+            for name, root in _ROOTS.items()
+            if path.is_relative_to(root)
+        }
     return names
 
 
-def _write_header_names(names: set[str], folder: Path) -> None:
-    if not names:
-        raise InternalError("the compiler lists no headers of the program")
+def _write_names(names: set[str], folder: Path) -> None:
     (folder / _HEADERS).write_text("".join(f"{n}\n" for n in sorted(names)), encoding="utf-8")
 
 

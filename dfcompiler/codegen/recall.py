@@ -1,0 +1,55 @@
+"""Whole artifacts kept in the store, so that compiling the same model again is a copy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+
+from dfcompiler.codegen.place import written_beside
+from dfcompiler.codegen.store import digest, find, stored
+
+_ROOT = Path(__file__).parent.parent
+
+
+def recall(key: str, out: str | Path, *, force: bool = False) -> Path | None:
+    """Writes the artifact that was kept under `key` to `out`; None if there is none.
+
+    Raises:
+        UsageError: if `out` exists and may not be replaced.
+    """
+    found = find(_name(key))
+    if found is None:
+        return None
+    out = Path(os.path.abspath(out))
+    with written_beside(out, force) as folder:
+        shutil.copytree(found / "artifact", folder, dirs_exist_ok=True)
+    return out
+
+
+def keep(key: str, artifact: Path) -> None:
+    """Keeps an artifact under `key`: a digest of the model, the options and `code_digest`."""
+
+    def make(work: Path) -> None:
+        shutil.copytree(artifact, work / "artifact")
+
+    stored(_name(key), make)
+
+
+@cache
+def code_digest() -> str:
+    """A hash of this compiler: its Python files, kernels and templates."""
+    files = sorted(
+        path
+        for path in _ROOT.rglob("*")
+        if path.suffix in (".py", ".h", ".cpp", ".sh") and "__pycache__" not in path.parts
+    )
+    names = (path.relative_to(_ROOT).as_posix() for path in files)
+    return digest(
+        part for name, path in zip(names, files, strict=True) for part in (name, path.read_bytes())
+    )
+
+
+def _name(key: str) -> str:
+    return digest(["artifact", key])
