@@ -134,6 +134,7 @@ def _rewrite(draft: Draft, last: Op, site: _Site) -> None:
         (k, kv_heads), (v, _) = few_k, few_v
     k, k_factor = unscaled(draft, k)
     if site.swapped:
+        k = view(draft, k, draft.state.type_of(site.keys).shape)
         k = draft.op("transpose", [k], {"perm": site.swapped})
     k = view(draft, k, (batch, kv_heads, columns, width))
     v = view(draft, v, (batch, kv_heads, columns, last.type.shape[-1]))
