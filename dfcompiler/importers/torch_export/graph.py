@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -87,8 +87,9 @@ def is_symbolic(node: torch.fx.Node) -> bool:
 class Walker:
     """Emits the nodes of a graph one after the other."""
 
-    def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
+    def __init__(self, ctx: Context, stored: Callable[[str, torch.Tensor], Tensor]) -> None:
+        """`stored` gives the value of a tensor that the graph's module holds, by name."""
+        self.ctx, self.stored = ctx, stored
         self.unsupported: dict[str, list[str]] = {}
         self.stand_ins = 0
 
@@ -98,6 +99,10 @@ class Walker:
             match node.op:
                 case "call_function":
                     values[node] = self.call(node, values)
+                case "get_attr":
+                    held = getattr(graph.owning_module, str(node.target))
+                    if isinstance(held, torch.Tensor):
+                        values[node] = self.stored(str(node.target), held)
                 case "output":
                     return self.resolve(node.args[0], values)
         return None
