@@ -72,9 +72,13 @@ def renumbered(program: Program) -> Program:
 
 
 def _renamed(op: Op, names: dict[str, str]) -> Op:
-    inputs = tuple(names.get(name, name) for name in op.inputs)
-    region = tuple(_renamed(inner, names) for inner in op.region)
     if op.result.startswith("%"):
         names[op.result] = f"%{len(names)}"
-    result = names.get(op.result, op.result)
-    return replace(op, result=result, inputs=inputs, region=region)
+    return _with_names(op, names)
+
+
+def _with_names(op: Op, names: dict[str, str]) -> Op:
+    inputs = tuple(names.get(name, name) for name in op.inputs)
+    local = names | {inner.result: f"%.{i}" for i, inner in enumerate(op.region)}
+    region = tuple(_with_names(inner, local) for inner in op.region)
+    return replace(op, result=names.get(op.result, op.result), inputs=inputs, region=region)

@@ -106,14 +106,34 @@ def op_costs(
 
 
 def _value_bytes(program: Program, concrete: Concrete) -> int:
-    temporaries = [c.type for c in program.by_role(Role.TEMP)]
-    values = [
-        op.type
-        for op in program.ops()
-        if op.result.startswith("%") and "slot" not in op.attrs and not op.attr("alias", False)
-    ]
-    sizes = [concrete.stored_bytes(tensor) for tensor in (*temporaries, *values)]
+    temporaries = [concrete.stored_bytes(c.type) for c in program.by_role(Role.TEMP)]
+    sizes = (*temporaries, *_value_sizes(program.body, concrete))
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
+
+
+def _value_sizes(blocks: tuple[Block, ...], concrete: Concrete) -> list[int]:
+    """Bytes of every value that has memory of its own; in a loop, at its larger end."""
+    sizes: list[int] = []
+    for block in blocks:
+        match block:
+            case State(ops=ops):
+                sizes += [concrete.stored_bytes(op.type) for op in ops if _has_own_memory(op)]
+            case Branch(then=then, orelse=orelse):
+                sizes += _value_sizes(then, concrete) + _value_sizes(orelse, concrete)
+            case Loop(body=body):
+                values = concrete.iterations(block)
+                if values:
+                    ends = []
+                    for value in (values[0], values[-1]):
+                        with concrete.bound(block.variable, value):
+                            ends.append(_value_sizes(body, concrete))
+                    sizes += map(max, *ends)
+    return sizes
+
+
+def _has_own_memory(op: Op) -> bool:
+    planned = "slot" in op.attrs or bool(op.attr("alias", False))
+    return op.result.startswith("%") and not planned
 
 
 class _Meter:
