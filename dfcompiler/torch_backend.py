@@ -1,6 +1,6 @@
 """``torch.compile(model, backend="dfcompiler")``: graphs that torch captures, compiled for the CPU.
 
-Torch finds `compile_graph` through the entry-point group ``torch_dynamo_backends``. Parameters and
+Torch finds `backend` through the entry-point group ``torch_dynamo_backends``. Parameters and
 buffers become weights of the compiled model; when one of them is written to or replaced, the next
 call compiles anew.
 """
@@ -23,8 +23,8 @@ from dfcompiler.runtime import Model
 Compiled = Callable[..., Sequence[Any]]
 
 
-def compile_graph(graph: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
-    """The backend: a function that computes what `graph` computes.
+def backend(graph: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
+    """A function that computes what `graph` computes.
 
     Raises:
         UnsupportedError: for graphs that need gradients or another device than the CPU, and for
@@ -33,7 +33,7 @@ def compile_graph(graph: torch.fx.GraphModule, example_inputs: Sequence[Any]) ->
     tensors = [value for value in example_inputs if isinstance(value, torch.Tensor)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         raise UnsupportedError(
-            "the graph needs gradients, and compiled models are for inference",
+            "the graph needs gradients, and a compiled model computes no gradients",
             hint="call the model under torch.no_grad()",
         )
     others = {tensor.device.type for tensor in tensors} - {"cpu"}
@@ -44,12 +44,12 @@ def compile_graph(graph: torch.fx.GraphModule, example_inputs: Sequence[Any]) ->
     def compile_aten(aten: torch.fx.GraphModule, _: Sequence[Any]) -> Compiled:
         return _Graph(aten, held)
 
-    backend = aot_autograd(
+    compiler = aot_autograd(
         fw_compiler=compile_aten,
         inference_compiler=compile_aten,
         decompositions=without_handler(core_aten_decompositions()),
     )
-    compiled: Compiled = backend(graph, example_inputs)
+    compiled: Compiled = compiler(graph, example_inputs)
     return compiled
 
 
