@@ -14,9 +14,13 @@ from onnx import TensorProto, numpy_helper
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.importers.onnx import import_onnx
 from dfcompiler.ir import Program, interpret
+from dfcompiler.ir.dims import free_symbols
 
 LIST = Path(__file__).parent / "onnx_node_cases.txt"
 """The cases that give the shipped outputs, one a line, for onnx==1.23.2."""
+
+DYNAMIC = 516
+"""How many of them, leaving out expanded functions, also do so with every extent dynamic."""
 
 Feeds = dict[str, np.ndarray]
 
@@ -48,6 +52,41 @@ def test_supported_cases_give_the_shipped_outputs(cases: list[Any]) -> None:
     assert not lost, f"no longer supported: {lost}"
     assert not new, f"newly supported, add to {LIST.name}: {new}"
     assert len(expected) == len(set(expected)) == len(right)
+
+
+def test_supported_cases_with_dynamic_extents_are_right_or_refused(cases: list[Any]) -> None:
+    listed = set(LIST.read_text().split())
+    right, wrong = 0, {}
+    for case in cases:
+        if case.name not in listed or "_expanded" in case.name:
+            continue
+        try:
+            program = import_onnx(with_dynamic_extents(case))
+        except UnsupportedError:
+            continue
+        if not any(free_symbols(*container.type.shape) for container in program.containers):
+            continue
+        difference = differences(case, program)
+        if difference:
+            wrong[case.name] = difference
+        right += not difference
+    assert wrong == {}
+    assert right == DYNAMIC
+
+
+def with_dynamic_extents(case: Any) -> onnx.ModelProto:
+    """The case's model, a symbol of its own for each extent above 1 of each input."""
+    model = with_fixed_inputs(case.model, feeds(case.model, case.data_sets[0][0]))
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    for info in model.graph.input:
+        if info.name in fixed:
+            continue
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            if dim.dim_value > 1:
+                dim.dim_param = f"{info.name}_{axis}"
+    for info in model.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    return model
 
 
 def imported(case: Any) -> Program:

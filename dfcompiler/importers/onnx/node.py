@@ -50,6 +50,14 @@ class Node:
             raise ValueError(f"its input {index} is missing")
         return value
 
+    def ranked(self, index: int, least: int, most: int = 64) -> Value:
+        """The input at `index`, which must have `least` to `most` axes."""
+        value = self[index]
+        if not least <= value.rank <= most:
+            expected = f"{least}" if least == most else f"at least {least}"
+            raise ValueError(f"its input {index} has rank {value.rank}; expected {expected}")
+        return value
+
     def optional(self, index: int) -> Value | None:
         """The input at `index`, None when it is left out."""
         return self.inputs[index] if index < len(self.inputs) else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import sympy
 
+from dfcompiler.errors import UnsupportedError
 from dfcompiler.importers.onnx.contents import is_nonnegative
 from dfcompiler.ir import Symbol
 from dfcompiler.ir.dims import Dim, as_dim, equal, expand, free_symbols, parse_dim, show_dim, symbol
@@ -85,6 +86,8 @@ class Symbols:
         Raises:
             Equation: when a symbol has to be replaced for that.
             ValueError: when they cannot be equal.
+            UnsupportedError: when they are equal for some values of the symbols that no symbol's
+                replacement describes.
         """
         if equal(a, b):
             return
@@ -96,7 +99,13 @@ class Symbols:
         found.sort(key=lambda pair: is_nonnegative(pair[1] - 1) is not True)
         for name, dim in found:
             raise Equation(name, dim)
-        raise ValueError(f"extents {show_dim(a)} and {show_dim(b)} differ")
+        apart = is_nonnegative(difference - 1) or is_nonnegative(-difference - 1)
+        if apart:
+            raise ValueError(f"extents {show_dim(a)} and {show_dim(b)} differ")
+        raise UnsupportedError(
+            f"extents {show_dim(a)} and {show_dim(b)} are equal for some sizes only",
+            hint="export the model with fixed sizes",
+        )
 
     def bound(self, dim: Dim, most: int) -> bool:
         """Records ``dim <= most`` at the symbol in `dim`; False when that cannot be recorded."""

@@ -25,7 +25,10 @@ _PLAIN = {
 @operator("Attention")
 def _attention(context: Context, node: Node) -> tuple[Value | None, ...]:
     """Plain attention; a cache, a softcap and inner results go through the decomposition."""
-    q, k, v, mask = node[0], node[1], node[2], node.optional(3)
+    q, k, v = (node.ranked(index, 3, 4) for index in range(3))
+    mask = node.optional(3)
+    if not q.rank == k.rank == v.rank:
+        raise ValueError(f"q, k and v have ranks {q.rank}, {k.rank} and {v.rank}")
     unusual = (
         bool(set(node.attrs) - _PLAIN)
         or any(node.optional(index) is not None for index in range(4, 7))
@@ -33,7 +36,7 @@ def _attention(context: Context, node: Node) -> tuple[Value | None, ...]:
         or node.attr("softcap", 0.0)
         or node.attr("qk_matmul_output_mode", 0)
         or q.dtype is not DType.F32
-        or (mask is not None and not equal(mask.shape[-1], k.shape[-2]))
+        or (mask is not None and not _covers(mask, k))
     )
     if unusual:
         raise Decline
@@ -51,6 +54,8 @@ def _attention(context: Context, node: Node) -> tuple[Value | None, ...]:
     scale = node.attr("scale") or 1.0 / math.sqrt(q.shape[3])
     operands = [q, k, v]
     if mask is not None:
+        context.unify(mask.shape[-1], k.shape[2])
+        context.broadcast([mask.shape, (q.shape[0], q.shape[1], q.shape[2], k.shape[2])])
         operands.append(mask)
     attrs = {"scale": float(scale), "causal": causal}
     result = context.op("attention", operands, attrs)
@@ -59,6 +64,14 @@ def _attention(context: Context, node: Node) -> tuple[Value | None, ...]:
         result = context.transpose(result, (0, 2, 1, 3))
         result = context.reshape(result, (batch, rows, expand(heads * width)))
     return result, None, None, None
+
+
+def _covers(mask: Value, k: Value) -> bool:
+    """Whether a mask has, or may have, a column for every key."""
+    if mask.rank < 2:
+        return False
+    columns, keys = mask.shape[-1], k.shape[-2]
+    return equal(columns, keys) or not (isinstance(columns, int) and isinstance(keys, int))
 
 
 def _heads(context: Context, x: Value, heads: int | None) -> Value:
@@ -72,7 +85,11 @@ def _heads(context: Context, x: Value, heads: int | None) -> Value:
 
 @operator("RotaryEmbedding")
 def _rotary(context: Context, node: Node) -> Value:
-    x, cos, sin, positions = node[0], node[1], node[2], node.optional(3)
+    x, positions = node.ranked(0, 3, 4), node.optional(3)
+    rank = 3 if positions is None else 2
+    cos, sin = node.ranked(1, rank, rank), node.ranked(2, rank, rank)
+    if positions is not None:
+        node.ranked(3, 2, 2)
     packed = x.rank == 3
     if packed:
         x = _heads(context, x, node.attr("num_heads"))

@@ -51,7 +51,9 @@ def _scaled(context: Context, x: Value, factor: float) -> Value:
 @operator("Conv")
 def _patches(context: Context, node: Node) -> Value:
     """A convolution of patches that do not overlap: cut, lay flat, multiply."""
-    x, w, bias = node[0], node[1], node.optional(2)
+    x, w, bias = node.ranked(0, 3), node.ranked(1, 3), node.optional(2)
+    if x.rank != w.rank:
+        raise ValueError(f"an image of rank {x.rank} and a kernel of rank {w.rank}")
     spatial = x.rank - 2
     kernel = w.shape[2:]
     strides = tuple(node.attr("strides", (1,) * spatial))

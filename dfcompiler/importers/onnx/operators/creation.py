@@ -69,7 +69,7 @@ def _range(context: Context, node: Node) -> Value:
 
 @operator("EyeLike")
 def _eye_like(context: Context, node: Node) -> Value:
-    (x,) = node.values()
+    x = node.ranked(0, 2, 2)
     dtype = dtype_of(int(node.attr("dtype")), "the result") if node.attr("dtype") else x.dtype
     rows, columns = context.iota(0, x.shape), context.iota(1, x.shape)
     offset = context.scalar(int(node.attr("k", 0)), DType.I64)
@@ -79,9 +79,7 @@ def _eye_like(context: Context, node: Node) -> Value:
 
 @operator("Trilu")
 def _trilu(context: Context, node: Node) -> Value:
-    x = node[0]
-    if x.rank < 2:
-        raise ValueError(f"Trilu takes matrices, found rank {x.rank}")
+    x = node.ranked(0, 2)
     diagonal: Dim = node.dim(1) if node.optional(1) is not None else 0
     shape = x.shape[-2:]
     offset = context.reshape(context.dims([diagonal]), ())

@@ -85,7 +85,8 @@ def _inside(context: Context, start: Dim, size: Dim, extent: Dim) -> bool:
 
 @operator("GatherElements")
 def _gather_elements(context: Context, node: Node) -> Value:
-    x, index = node.values()
+    x = node.ranked(0, 1)
+    index = node.ranked(1, x.rank, x.rank)
     axis = normalize_axis(int(node.attr("axis", 0)), x.rank)
     sizes = tuple(
         dim if a == axis else want
@@ -97,7 +98,7 @@ def _gather_elements(context: Context, node: Node) -> Value:
 
 @operator("GatherND")
 def _gather_nd(context: Context, node: Node) -> Value:
-    x, index = node.values()
+    x, index = node.ranked(0, 1), node.ranked(1, 1)
     batch = int(node.attr("batch_dims", 0))
     width = index.shape[-1]
     if not isinstance(width, int) or not 0 <= batch <= batch + width <= x.rank:
@@ -173,7 +174,7 @@ def _from_front(context: Context, index: Value, size: Value) -> Value:
 
 @operator("OneHot")
 def _one_hot(context: Context, node: Node) -> Value:
-    index, values = node[0], node[2]
+    index, values = node[0], node.ranked(2, 1, 1)
     depth = node.dim(1)
     axis = normalize_axis(int(node.attr("axis", -1)), index.rank + 1)
     shape = (*index.shape[:axis], depth, *index.shape[axis:])

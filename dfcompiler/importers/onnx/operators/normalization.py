@@ -86,7 +86,7 @@ def _statistics(context: Context, x: Value, axis: int, epsilon: float) -> tuple[
 
 @operator("BatchNormalization")
 def _batch_norm(context: Context, node: Node) -> Value:
-    x, *rest = node.values()
+    x, rest = node.ranked(0, 2), [node.ranked(index, 1, 1) for index in range(1, 5)]
     if node.attr("training_mode", 0):
         raise node.unsupported("training_mode = 1")
     column = (-1, *(1,) * (x.rank - 2))

@@ -167,6 +167,6 @@ def _reversed_order(context: Context, x: Value) -> Value:
 
 @operator("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(context: Context, node: Node) -> Value:
-    (x,) = node.values()
+    x = node.ranked(0, 3)
     kind = "reduce_mean" if node.op_type == "GlobalAveragePool" else "reduce_max"
     return context.op(kind, [x], {"axes": tuple(range(2, x.rank)), "keepdims": True})

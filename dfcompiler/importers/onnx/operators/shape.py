@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import sympy
 
+from dfcompiler.errors import UnsupportedError
 from dfcompiler.importers.onnx.context import Context
 from dfcompiler.importers.onnx.node import Node, operator
 from dfcompiler.importers.onnx.values import Value
@@ -73,7 +74,8 @@ def divided(above: Sequence[Dim], below: Sequence[Dim]) -> Dim:
     """The product of `above` divided by that of `below`.
 
     Raises:
-        ValueError: if the division leaves a remainder for some values of the symbols.
+        ValueError: if the division leaves a remainder.
+        UnsupportedError: if it does so for some values of the symbols only.
     """
     left, right = cancelled(above, below)
     total, parts = product(left), product(right)
@@ -89,8 +91,9 @@ def divided(above: Sequence[Dim], below: Sequence[Dim]) -> Dim:
         and all(term.as_coeff_Mul()[0].is_Integer for term in sympy.Add.make_args(quotient))
     )
     if not whole:
-        raise ValueError(
-            f"{show_dim(total)} elements may not divide into rows of {show_dim(parts)}"
+        raise UnsupportedError(
+            f"{show_dim(total)} elements divide into rows of {show_dim(parts)} for some sizes only",
+            hint="export the model with fixed sizes",
         )
     return quotient
 
@@ -160,7 +163,7 @@ def _transpose(context: Context, node: Node) -> Value:
 
 @operator("DepthToSpace")
 def _depth_to_space(context: Context, node: Node) -> Value:
-    (x,), size = node.values(), int(node.attr("blocksize"))
+    x, size = node.ranked(0, 4, 4), int(node.attr("blocksize"))
     n, c, h, w = x.shape
     depth = divided([c], [size, size])
     if node.attr("mode", "DCR") == "DCR":
