@@ -99,7 +99,7 @@ def _interface_unit(
     return Unit(
         "interface",
         {
-            "interface.cpp": template("interface.cpp", {}),
+            **{name: template(name, {}) for name in ("interface.cpp", "sizes.h", "instance.h")},
             "tables.h": c_api.tables(interface, stored, weight_bytes),
             "model.h": c_api.header(interface),
         },

@@ -33,7 +33,7 @@ def header(interface: Interface) -> str:
 
 
 def tables(interface: Interface, stored: Sequence[StoredTensor], weight_bytes: int) -> str:
-    """``tables.h``: everything of `interface.cpp` that depends on the model."""
+    """``tables.h``: everything of the interface that depends on the model."""
     values = _Values(interface)
     dims: list[str] = []
     inputs = [_tensor_row(c, dims, values) for c in interface.inputs]

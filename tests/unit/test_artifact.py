@@ -16,7 +16,7 @@ import dace
 import pytest
 
 from dfcompiler.codegen import artifact as writer
-from dfcompiler.codegen import build, prepare
+from dfcompiler.codegen import build, keep, prepare, recall
 from dfcompiler.codegen.dace_sources import dace_configuration, generate_program, saved_graph
 from dfcompiler.codegen.manifest import sha256_of
 from dfcompiler.errors import ToolchainError, UsageError
@@ -47,7 +47,8 @@ def test_layout(artifact: Path) -> None:
     }
     own = {path.name for path in (artifact / "src").iterdir() if path.is_file()}
     assert own == {
-        *("program.cpp", "interface.cpp", "tables.h", "model.h", "prelude.h", "build.sh"),
+        *("program.cpp", "prelude.h", "interface.cpp", "sizes.h", "instance.h", "tables.h"),
+        *("model.h", "build.sh"),
     }
 
 
@@ -310,3 +311,39 @@ def test_missing_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ToolchainError, match="no C\\+\\+ compiler"):
         build_ledger(tmp_path / "m.dfc")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------- recalled
+
+
+def test_a_kept_artifact_is_recalled(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "cache"))
+    out = tmp_path / "m.dfc"
+    assert recall("key", out) is None
+    keep("key", artifact)
+    assert recall("key", out) == out
+    assert contents(out) == contents(artifact)
+    assert recall("other key", tmp_path / "other.dfc") is None
+    with pytest.raises(UsageError, match="exists already"):
+        recall("key", out)
+    (out / "mark").touch()
+    recall("key", out, force=True)
+    assert contents(out) == contents(artifact)
+
+
+def test_a_damaged_kept_artifact_is_not_recalled(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "cache"))
+    keep("key", artifact)
+    (kept,) = (tmp_path / "cache").rglob("weights.bin")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert recall("key", tmp_path / "m.dfc") is None
+
+
+def test_recalling_needs_no_dace() -> None:
+    code = "import sys; from dfcompiler.codegen import recall, code_digest; code_digest(); "
+    check = "assert not {'dace', 'sympy', 'onnx', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code + check], cwd=ROOT, check=True)

@@ -3,8 +3,8 @@
 @SIGNATURE@
  *
  * Functions that return int return @NAME@_OK or another @NAME@_status; @NAME@_last_error() is the
- * sentence behind the calling thread's last failure. Tensors are row-major. One model instance serves one thread at a time;
- * @NAME@_clone gives another thread its own instance over the same mapped weights.
+ * sentence behind the calling thread's last failure. Tensors are row-major. One instance serves one
+ * thread at a time; @NAME@_clone gives another thread its own over the same mapped weights.
  */
 #ifndef DFC_@NAME@_H
 #define DFC_@NAME@_H
