@@ -116,7 +116,7 @@ def scalar_expression(
     if kind in _COMPARISONS:
         return f"{arguments[0]} {_COMPARISONS[kind]} {arguments[1]}"
     if kind in _LOGICAL:
-        return f"bool({arguments[0]} {_LOGICAL[kind]} {arguments[1]})"
+        return _logical(_LOGICAL[kind], arguments)
     if dtype is DType.BOOL:
         return _boolean_arithmetic(op, arguments)
     if dtype.is_float and kind in _FLOAT_OPERATORS:
@@ -133,7 +133,11 @@ def _boolean_arithmetic(op: Op, arguments: Sequence[str]) -> str:
             (f"> {op.result}: {op.type} = {op.kind} {', '.join(op.inputs)}",),
             "cast them to an integer type first",
         )
-    return f"bool({arguments[0]} {_BOOLEAN_ARITHMETIC[op.kind]} {arguments[1]})"
+    return _logical(_BOOLEAN_ARITHMETIC[op.kind], arguments)
+
+
+def _logical(operator: str, arguments: Sequence[str]) -> str:
+    return f"(dfc::flag({arguments[0]}) {operator} dfc::flag({arguments[1]})) > 0"
 
 
 Special = Callable[[Op, Sequence[str], Sequence[DType], Sequence[object]], str]
@@ -192,7 +196,7 @@ _SPECIAL: dict[str, Special] = {
     "dequantize": _dequantize,
     "copy": lambda op, args, dtypes, _: args[0],
     "relu": _relu,
-    "not": lambda op, args, dtypes, _: f"!{args[0]}",
-    "where": lambda op, args, dtypes, _: f"{args[0]} ? {args[1]} : {args[2]}",
+    "not": lambda op, args, dtypes, _: f"dfc::flag({args[0]}) < 1",
+    "where": lambda op, args, dtypes, _: f"dfc::flag({args[0]}) > 0 ? {args[1]} : {args[2]}",
     "reciprocal": lambda op, args, dtypes, _: f"{literal(1, dtypes[0])} / {args[0]}",
 }
