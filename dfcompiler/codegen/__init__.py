@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dfcompiler.codegen.place import check_replaceable, is_artifact
-from dfcompiler.codegen.recall import code_digest, keep, recall
+from dfcompiler.codegen.recall import Recalled, code_digest, keep, recall
 from dfcompiler.codegen.toolchain import find_compiler
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dfcompiler.codegen.weights import pack
 
 __all__ = [
+    "Recalled",
     "build",
     "check_replaceable",
     "code_digest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,15 @@ from dfcompiler.codegen.store import digest, find, stored
 _ROOT = Path(__file__).parent.parent
 
 
-def recall(key: str, out: str | Path, *, force: bool = False) -> Path | None:
+@dataclass(frozen=True)
+class Recalled:
+    """An artifact from the store, and what was kept about its making."""
+
+    path: Path
+    notes: bytes
+
+
+def recall(key: str, out: str | Path, *, force: bool = False) -> Recalled | None:
     """Writes the artifact that was kept under `key` to `out`; None if there is none.
 
     Raises:
@@ -25,14 +34,15 @@ def recall(key: str, out: str | Path, *, force: bool = False) -> Path | None:
     out = Path(os.path.abspath(out))
     with written_beside(out, force) as folder:
         shutil.copytree(found / "artifact", folder, dirs_exist_ok=True)
-    return out
+    return Recalled(out, (found / "notes").read_bytes())
 
 
-def keep(key: str, artifact: Path) -> None:
+def keep(key: str, artifact: Path, notes: bytes = b"") -> None:
     """Keeps an artifact under `key`: a digest of the model, the options and `code_digest`."""
 
     def make(work: Path) -> None:
         shutil.copytree(artifact, work / "artifact")
+        (work / "notes").write_bytes(notes)
 
     stored(_name(key), make)
 

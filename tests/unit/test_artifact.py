@@ -15,8 +15,8 @@ from pathlib import Path
 import dace
 import pytest
 
+from dfcompiler.codegen import Recalled, build, keep, prepare, recall
 from dfcompiler.codegen import artifact as writer
-from dfcompiler.codegen import build, keep, prepare, recall
 from dfcompiler.codegen.dace_sources import dace_configuration, generate_program, saved_graph
 from dfcompiler.codegen.manifest import sha256_of
 from dfcompiler.errors import ToolchainError, UsageError
@@ -322,8 +322,8 @@ def test_a_kept_artifact_is_recalled(
     monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "cache"))
     out = tmp_path / "m.dfc"
     assert recall("key", out) is None
-    keep("key", artifact)
-    assert recall("key", out) == out
+    keep("key", artifact, b"made by hand")
+    assert recall("key", out) == Recalled(out, b"made by hand")
     assert contents(out) == contents(artifact)
     assert recall("other key", tmp_path / "other.dfc") is None
     with pytest.raises(UsageError, match="exists already"):
