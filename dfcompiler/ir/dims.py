@@ -57,7 +57,11 @@ def equal(a: Dim, b: Dim) -> bool:
 @cache
 def _equal_expressions(a: Dim, b: Dim) -> bool:
     difference = sympy.expand(sympy.sympify(a) - sympy.sympify(b))
-    return bool(difference == 0 or sympy.simplify(difference) == 0)
+    if difference == 0:
+        return True
+    if difference.is_polynomial(*difference.free_symbols):
+        return False  # expanded polynomials are equal when they are the same; simplify is slow
+    return bool(sympy.simplify(difference) == 0)
 
 
 def same_shape(a: Iterable[Dim], b: Iterable[Dim]) -> bool:
