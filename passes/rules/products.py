@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dfcompiler.ir import OPERATORS, Attrs, Op
-from dfcompiler.ir.dims import equal, same_shape
+from dfcompiler.ir.dims import equal, product, same_shape
 from dfcompiler.ir.operators.spec import broadcast_shapes, normalize_axis
 from passes.rules.sweep import Rule, Sweep, as_kind
 
@@ -27,16 +27,21 @@ def absorb_batch_broadcast(sweep: Sweep, op: Op) -> Op | None:
 
 
 def sink_row_reshape(sweep: Sweep, op: Op) -> Op | None:
-    """``matmul(reshape(x), w)`` with flattened rows becomes ``reshape(matmul(x, w))``."""
+    """``matmul(reshape(x), w)`` with flattened rows becomes ``reshape(matmul(x, w))``.
+
+    Axes of x that the reshape merges into the summed one are still merged before.
+    """
     a, b = op.inputs
     flat = sweep.producer(a, "reshape")
-    if flat is None or sweep.type_of(b).rank != 2:
+    if flat is None or sweep.type_of(b).rank != 2 or op.type.rank != 2:
         return None
-    shape = sweep.shape_of(flat.inputs[0])
-    if len(shape) <= op.type.rank or not equal(shape[-1], sweep.shape_of(a)[-1]):
-        return None
-    product = sweep.emit("matmul", (flat.inputs[0], b), source=op.source)
-    return as_kind(op, "reshape", product)
+    shape, (rows, inner) = sweep.shape_of(flat.inputs[0]), sweep.shape_of(a)
+    for split in range(2, len(shape)):
+        if equal(product(shape[:split]), rows) and equal(product(shape[split:]), inner):
+            unmerged = sweep.emit("reshape", flat.inputs, shape=(*shape[:split], inner))
+            merged = sweep.emit("matmul", (unmerged, b), source=op.source)
+            return as_kind(op, "reshape", merged)
+    return None
 
 
 def sink_batch_reshape(sweep: Sweep, op: Op) -> Op | None:
