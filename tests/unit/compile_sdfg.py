@@ -14,6 +14,7 @@ from dace.codegen import codegen
 
 from dfcompiler.codegen.dace_sources import dace_configuration
 from dfcompiler.codegen.toolchain import NUMERIC_FLAGS
+from dfcompiler.codegen.weights import pack
 from dfcompiler.ir import Program, parse
 from dfcompiler.ir.dims import evaluate
 from dfcompiler.ir.interpret import bind_symbols
@@ -36,9 +37,15 @@ def generate(lowered: Lowered) -> str:
 class Compiled:
     """A lowered program that can be called."""
 
-    def __init__(self, program: Program | str, *options: str, optimize: str = "-O1") -> None:
+    def __init__(
+        self,
+        program: Program | str,
+        *options: str,
+        optimize: str = "-O1",
+        expansions: Mapping[str, str] | None = None,
+    ) -> None:
         self.program = parse(program) if isinstance(program, str) else program
-        self.lowered = lower(self.program, parse_target("cpu"))
+        self.lowered = lower(self.program, parse_target("cpu"), expansions)
         self.lowered.sdfg.validate()
         self.source = generate(self.lowered)
         self.folder = tempfile.TemporaryDirectory()
@@ -97,7 +104,7 @@ class Compiled:
             case "input":
                 return np.ascontiguousarray(inputs[argument.container])
             case "weight":
-                return np.ascontiguousarray(self.program.data[argument.container])
+                return pack(self.program.data[argument.container], argument.type.layout)
             case "persist":
                 start = self.program.data.get(argument.container)
                 fresh = np.zeros(shape, dtype) if start is None else start.copy()

@@ -165,7 +165,7 @@ void panel_product(long row0, long row1, long panel, long N, long K, Rows<T> a, 
   const long column0 = panel * NR;
   const int columns = int(std::min<long>(NR, N - column0));
   const long steps = std::max<long>(1, (K + Panel::depth_limit - 1) / Panel::depth_limit);
-  const long depth = (K + steps - 1) / steps;
+  const long depth = std::max<long>(1, (K + steps - 1) / steps);
   alignas(64) T result[R * NR];
   for (long k = 0; k == 0 || k < K; k += depth) {
     const long d = std::min(depth, K - k);
