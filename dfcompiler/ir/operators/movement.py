@@ -63,7 +63,9 @@ def _slice(op: Op, types: Types) -> TensorType:
         raise ValueError(f"starts, steps and result must have the rank of {x}")
     for start, step, size, extent in zip(starts, steps, op.type.shape, x.shape, strict=True):
         known = all(isinstance(v, int) for v in (start, step, size, extent))
-        if known and not (0 <= start < extent and 0 <= start + (size - 1) * step < extent):
+        if not known or size == 0:
+            continue
+        if not (0 <= start < extent and 0 <= start + (size - 1) * step < extent):
             raise ValueError(f"{size} elements from {start} by {step} do not lie in 0..{extent}")
     return TensorType(x.dtype, op.type.shape)
 
