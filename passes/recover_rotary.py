@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dfcompiler.analysis.pairs import HalfTables, joined_halves, part
+from dfcompiler.analysis.pairs import HalfTables, Pairs, joined_halves, pairs_of
 from dfcompiler.ir import Op, Program
 from dfcompiler.ir.draft import Draft
-from dfcompiler.ir.match import MismatchError
+from dfcompiler.ir.match import MismatchError, scaled
 from dfcompiler.ir.rewrite import StateRewriter, rewrite_states, with_weights
 from dfcompiler.pipeline import Decline, Pass
 
@@ -61,7 +61,7 @@ class RecoverRotary(Pass):
 
 
 def _commit(draft: Draft, last: Op, x: str, cos: str, sin: str, interleaved: bool) -> None:
-    if not draft.state.type_of(x).same(last.type):
+    if not draft.type_of(x).same(last.type):
         raise MismatchError("the tables broadcast the rotated value to another shape")
     attrs = {"interleaved": True} if interleaved else {}
     draft.op("rotary", [x, cos, sin], attrs, source=last.source)
@@ -74,31 +74,26 @@ def _rewrite_turned(draft: Draft, last: Op, tables: HalfTables) -> None:
     state = draft.state
     for kept, turned in _orders(last.inputs):
         for rotated, sin in _products(state, turned):
-            found = _turned(state, rotated)
-            if found is None:
+            pairs = _turned(state, rotated)
+            if pairs is None:
                 continue
-            x, interleaved = found
-            for value, cos in _products(state, kept):
-                if value != x:
+            for x, cos in _products(state, kept):
+                if not pairs.are_all_of(state, x):
                     continue
-                half_cos = tables.half(draft, cos, interleaved)
-                half_sin = tables.half(draft, sin, interleaved)
-                _commit(draft, last, x, half_cos, half_sin, interleaved)
+                half_cos = tables.half(draft, cos, pairs.interleaved)
+                half_sin = tables.half(draft, sin, pairs.interleaved)
+                _commit(draft, last, x, half_cos, half_sin, pairs.interleaved)
                 return
             raise MismatchError("the turned value is not added to the value itself times cos")
 
 
-def _turned(state: StateRewriter, name: str) -> tuple[str, bool] | None:
-    """``(x, interleaved)`` when `name` is the pairs of x as (−second, first)."""
+def _turned(state: StateRewriter, name: str) -> Pairs | None:
+    """The pairs that `name` holds as (−second, first)."""
     joined = joined_halves(state, state.producer(name))
-    if joined is None:
+    negated = scaled(state, joined.first) if joined is not None else None
+    if joined is None or negated is None or negated[1] != -1.0:
         return None
-    op = state.producer(joined.first)
-    negated = op is not None and op.kind == "mul" and -1 in map(state.scalar, op.inputs)
-    if op is None or not (op.kind == "neg" or negated):
-        return None
-    second = op.inputs[1] if negated and state.scalar(op.inputs[0]) == -1 else op.inputs[0]
-    return _pair(state, joined.second, second, joined.interleaved)
+    return _pairs(state, joined.second, negated[0], joined.interleaved)
 
 
 def _rewrite_split(draft: Draft, last: Op) -> None:
@@ -117,24 +112,27 @@ def _rewrite_split(draft: Draft, last: Op) -> None:
                 for a, b in _orders(total.inputs)
             ):
                 continue
-            found = _pair(state, x1, x2, joined.interleaved)
-            if found is not None:
-                _commit(draft, last, found[0], cos, sin, joined.interleaved)
+            pairs = _pairs(state, x1, x2, joined.interleaved)
+            if pairs is not None:
+                _commit(draft, last, _whole(draft, pairs), cos, sin, pairs.interleaved)
                 return
 
 
-def _pair(
-    state: StateRewriter, first: str, second: str, interleaved: bool
-) -> tuple[str, bool] | None:
-    """The value whose pairs are `first` and `second`, joined in the same way."""
-    one, other = part(state, first), part(state, second)
-    if one is None or other is None or one.value != other.value:
-        return None
-    if (one.index, other.index) != (0, 1) or not state.is_stable(one.value):
-        return None
-    if not one.interleaved == other.interleaved == interleaved:
+def _pairs(state: StateRewriter, first: str, second: str, interleaved: bool) -> Pairs | None:
+    pairs = pairs_of(state, first, second)
+    if pairs is not None and pairs.interleaved != interleaved:
         raise MismatchError("the result pairs halves and the argument neighbours, or the reverse")
-    return one.value, interleaved
+    return pairs
+
+
+def _whole(draft: Draft, pairs: Pairs) -> str:
+    """The elements of the pairs in the order of the source."""
+    if pairs.are_all_of(draft.state, pairs.value):
+        return pairs.value
+    found = draft.type_of(pairs.value)
+    starts = (*(0 for _ in found.shape[:-1]), pairs.start)
+    part = found.with_shape((*found.shape[:-1], pairs.width))
+    return draft.op("slice", [pairs.value], {"starts": starts}, type=part)
 
 
 def _orders(pair: tuple[str, ...]) -> Iterator[tuple[str, str]]:

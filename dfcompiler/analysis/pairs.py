@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dfcompiler.ir.dims import Dim, Shape, equal, floor_div, same_shape
+from dfcompiler.ir.dims import Dim, Shape, equal, expand, floor_div, same_shape
 from dfcompiler.ir.draft import Draft
 from dfcompiler.ir.match import MismatchError
 from dfcompiler.ir.program import Op, Program
@@ -15,15 +15,34 @@ from dfcompiler.ir.types import TensorType
 
 
 @dataclass(frozen=True)
-class Part:
-    """One element of every pair of `value`: the first (0) or the second (1).
+class Pairs:
+    """Pairs of elements of the last axis of `value`, in ``start : start + width``.
 
-    Pairs are an element of each half, or neighbours when `interleaved`.
+    A pair is an element of each half, or two neighbours when `interleaved`.
     """
 
     value: str
-    index: int
+    start: Dim
+    width: Dim
     interleaved: bool
+
+    def are_all_of(self, state: StateRewriter, name: str) -> bool:
+        """Whether `name` is exactly these elements."""
+        full = state.type_of(self.value).shape[-1]
+        if name == self.value:
+            return equal(self.start, 0) and equal(self.width, full)
+        found = _part(state, name)
+        return found == _Part(self.value, self.start, 1, self.width)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The elements ``start + step · i`` of the last axis of `value`, for i below `size`."""
+
+    value: str
+    start: Dim
+    step: int
+    size: Dim
 
 
 @dataclass(frozen=True)
@@ -35,33 +54,38 @@ class Joined:
     interleaved: bool
 
 
-def part(state: StateRewriter, name: str) -> Part | None:
+def pairs_of(state: StateRewriter, first: str, second: str) -> Pairs | None:
+    """The pairs whose first elements are `first` and whose second ones are `second`."""
+    a, b = _part(state, first), _part(state, second)
+    if a is None or b is None or not state.is_stable(a.value):
+        return None
+    interleaved = a.step == 2
+    distance = 1 if interleaved else a.size
+    if b != _Part(a.value, expand(a.start + distance), a.step, a.size):
+        return None
+    return Pairs(a.value, a.start, 2 * a.size, interleaved)
+
+
+def _part(state: StateRewriter, name: str) -> _Part | None:
     """What `name` is a part of, a trailing axis of extent 1 ignored."""
     op = state.producer(_squeezed(state, name))
     if op is None or op.kind != "slice":
         return None
     (x,), shape = op.inputs, state.type_of(op.inputs[0]).shape
-    if not same_shape(shape[:-1], op.type.shape[:-1]):
-        return None
-    start, step = op.attr("starts")[-1], op.attr("steps", (1,) * len(shape))[-1]
-    if any(begin != 0 for begin in op.attr("starts")[:-1]):
+    *others, start = op.attr("starts")
+    *strides, step = op.attr("steps", (1,) * len(shape))
+    whole = same_shape(shape[:-1], op.type.shape[:-1]) and {*strides} <= {1}
+    if not whole or any(begin != 0 for begin in others):
         return None
     size = op.type.shape[-1]
     if equal(size, 1) and equal(shape[-1], 2):
-        whole = state.producer(x)
-        if whole is None or whole.kind != "reshape":
+        split = state.producer(x)
+        if split is None or split.kind != "reshape":
             return None
-        joined = state.type_of(whole.inputs[0]).shape
-        if not same_shape(joined, (*shape[:-2], 2 * shape[-2])):
-            return None
-        return Part(whole.inputs[0], int(start), True)
-    if not equal(2 * size, shape[-1]):
-        return None
-    if step == 2 and start in (0, 1):
-        return Part(x, int(start), True)
-    if step == 1 and (start == 0 or equal(start, size)):
-        return Part(x, int(start != 0), False)
-    return None
+        joined = state.type_of(split.inputs[0]).shape
+        if same_shape(joined, (*shape[:-2], 2 * shape[-2])):
+            return _Part(split.inputs[0], start, 2, shape[-2])
+    return _Part(x, start, step, size) if step in (1, 2) else None
 
 
 def joined_halves(state: StateRewriter, op: Op | None) -> Joined | None:
@@ -175,14 +199,14 @@ _UNPROVEN = "it is not provable that the tables hold every value twice"
 
 def _repeated(state: StateRewriter, reshape: Op, interleaved: bool) -> str | None:
     """The value that an expand repeats twice along a new axis which `reshape` merges."""
-    expand = state.producer(reshape.inputs[0])
-    if expand is None or expand.kind != "expand" or expand.type.rank < 2:
+    repeat = state.producer(reshape.inputs[0])
+    if repeat is None or repeat.kind != "expand" or repeat.type.rank < 2:
         return None
     new = -1 if interleaved else -2
-    outer, inner = expand.type.shape, state.type_of(expand.inputs[0]).shape
+    outer, inner = repeat.type.shape, state.type_of(repeat.inputs[0]).shape
     once: list[Dim] = list(outer)
     once[new] = 1
     merged = (*outer[:-2], outer[-2] * outer[-1])
     if outer[new] != 2 or not same_shape(inner, once):
         return None
-    return expand.inputs[0] if same_shape(merged, reshape.type.shape) else None
+    return repeat.inputs[0] if same_shape(merged, reshape.type.shape) else None
