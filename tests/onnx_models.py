@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from dfcompiler.importers.onnx import import_onnx
+from dfcompiler.ir import Program, interpret
+from dfcompiler.ir.dims import show_dim
 from models.onnx_export import export_tiny
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +57,41 @@ def graph_model(
 def float_input(*dims: int | str | None) -> tuple[int, Dims]:
     """The declaration of a single-precision input."""
     return TensorProto.FLOAT, dims
+
+
+def values(*shape: int) -> np.ndarray:
+    """Seeded normally distributed numbers."""
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def integers(*numbers: int) -> np.ndarray:
+    """A vector of int64."""
+    return np.array(numbers, np.int64)
+
+
+def shapes(program: Program) -> dict[str, str]:
+    """The shape of every container as text."""
+    return {c.name: ", ".join(map(show_dim, c.type.shape)) for c in program.containers}
+
+
+def kinds(program: Program) -> list[str]:
+    """The operators of a program in order."""
+    return [op.kind for op in program.ops()]
+
+
+def require_as_runtime(model: onnx.ModelProto, *feeds: dict[str, np.ndarray]) -> Program:
+    """The program, after it gave what ONNX Runtime gives for every feed."""
+    program = import_onnx(model)
+    options = onnxruntime.SessionOptions()
+    # It would round activations of quantized products to 8 bits.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    for feed in feeds:
+        found = interpret(program, feed)
+        for name, expected in zip(found, session.run(None, feed), strict=True):
+            assert found[name].dtype == expected.dtype
+            np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
+    return program
 
 
 def tiny_onnx(name: str) -> Path:

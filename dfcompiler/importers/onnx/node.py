@@ -104,6 +104,13 @@ class Node:
             raise UnsupportedError(f"{self.op_type} needs plain integers as its input {index}")
         return tuple(dim for dim in dims if isinstance(dim, int))
 
+    def integer(self, index: int) -> int:
+        """The one element of an integer input, without symbols."""
+        dim = self.dim(index)
+        if not isinstance(dim, int):
+            raise UnsupportedError(f"{self.op_type} needs a plain integer as its input {index}")
+        return dim
+
     def number(self, index: int) -> float:
         """The one element of an input that must be known before any call."""
         single = uniform(self[index].content)

@@ -118,7 +118,7 @@ def _extreme(dtype: DType, kind: str) -> float | bool:
 @operator("CumSum")
 def _cumsum(context: Context, node: Node) -> Value:
     x = node[0]
-    axis = normalize_axis(node.integers(1)[0], x.rank)
+    axis = normalize_axis(node.integer(1), x.rank)
     flipped = flip(context, x, axis) if node.attr("reverse", 0) else x
     total = context.op("cumsum", [flipped], {"axis": axis})
     if node.attr("exclusive", 0):
