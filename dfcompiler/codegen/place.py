@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,11 @@ from pathlib import Path
 from dfcompiler.errors import UsageError
 
 MANIFEST = "manifest.json"
+_REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    errno.ENAMETOOLONG,
+)
+"""What a file system says when it does not take a file; anything else is a mistake of ours."""
 
 
 def is_artifact(path: Path) -> bool:
@@ -49,22 +55,33 @@ def written_beside(out: Path, force: bool) -> Iterator[Path]:
     """A new directory that becomes `out` when the block ends without an exception.
 
     Raises:
-        UsageError: if `out` may not be replaced, asked at the start and again at the end.
+        UsageError: if `out` may not be replaced, asked at the start and again at the end, or if
+            the file system does not take it.
     """
     check_replaceable(out, force)
-    holder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    holder = None
     try:
+        holder = Path(tempfile.mkdtemp(prefix=f".{out.name[:64]}-", dir=out.parent))
         folder = holder / "new"
         folder.mkdir()
         yield folder
         check_replaceable(out, force)
-        try:
-            if os.path.lexists(out):
-                out.rename(holder / "old")
-            folder.rename(out)
-        except BaseException:
-            if (holder / "old").exists():
-                (holder / "old").rename(out)
+        _exchange(folder, out, holder / "old")
+    except OSError as error:
+        if error.errno not in _REFUSALS:
             raise
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from error
     finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        if holder is not None:
+            shutil.rmtree(holder, ignore_errors=True)
+
+
+def _exchange(new: Path, out: Path, old: Path) -> None:
+    try:
+        if os.path.lexists(out):
+            out.rename(old)
+        new.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise

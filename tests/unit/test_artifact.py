@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +236,34 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 def test_missing_parent(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         build_ledger(tmp_path / "no" / "m.dfc")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_file_system_that_refuses(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(writer, "write_weights", refuse)
+    with pytest.raises(UsageError, match=f"m.dfc cannot be written: {os.strerror(code)}"):
+        build_ledger(tmp_path / "m.dfc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"):
+        build_ledger(tmp_path / "m.dfc")
+
+
+def test_a_long_name(tmp_path: Path) -> None:
+    assert build_ledger(tmp_path / ("m" * 251 + ".dfc")).is_dir()
+    with pytest.raises(UsageError, match="cannot be written: File name too long"):
+        build_ledger(tmp_path / ("m" * 300))
 
 
 @pytest.mark.parametrize(
