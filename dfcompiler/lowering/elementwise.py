@@ -38,9 +38,6 @@ ELEMENTWISE = tuple(
     for kind, spec in OPERATORS.items()
     if spec.op_class is OpClass.ELEMENTWISE and kind not in ("rotary", "fused")
 )
-INDEXING = ("copy", "expand", "transpose", "slice", "reshape", "constant", "dim", "iota")
-# What a fused operator with kernel = "elementwise" may hold.
-FUSABLE = frozenset((*ELEMENTWISE, *INDEXING))
 
 
 def lower_elementwise(context: Context, op: Op) -> None:

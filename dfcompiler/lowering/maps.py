@@ -10,12 +10,15 @@ import dace
 from dace import dtypes, subsets
 from dace.sdfg import nodes
 
+from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.symbolic import full_range, product, text
 
 # Work, in element-wise operations, below which waking the other threads costs more than it saves:
 # a fork and join of libgomp takes about 1 to 2 µs while its threads still spin.
 PARALLEL_WORK = 32768
+
+MAX_STATIC_ELEMENTS = 2**31 - 1
 
 
 class ThreadCount(int):
@@ -99,6 +102,7 @@ def pointer(
 def add_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
     """Adds the map to `state`."""
     sdfg = context.sdfg
+    _check_offsets(sdfg, body)
     tasklet = nodes.Tasklet(
         body.label,
         {read.connector: _connector_type(sdfg, read) for read in body.reads},
@@ -119,6 +123,21 @@ def add_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
     state.add_nodes_from([entry, exit_])
     _connect_reads(state, body, entry, tasklet, sdfg)
     _connect_writes(state, body, exit_, tasklet, sdfg)
+
+
+def _check_offsets(sdfg: dace.SDFG, body: MapBody) -> None:
+    """Refuses offsets that do not fit: DaCe counts over constant extents in 32 bits."""
+    params = {name for name, extent in body.ranges if _is_static(extent)}
+    for access in (*body.reads, *body.writes):
+        elements = sdfg.arrays[access.array].total_size
+        if not _is_static(elements) or elements <= MAX_STATIC_ELEMENTS:
+            continue
+        if params & {str(symbol) for symbol in access.subset.free_symbols}:
+            raise UnsupportedError(
+                f"{body.label} walks an array of {elements} elements; "
+                f"the generated loops reach {MAX_STATIC_ELEMENTS}",
+                hint="leave one of its sizes free, then offsets have 64 bits",
+            )
 
 
 def _scope(context: Context, body: MapBody) -> tuple[nodes.MapEntry, nodes.MapExit]:

@@ -43,15 +43,16 @@ class Compiled:
         *options: str,
         optimize: str = "-O1",
         expansions: Mapping[str, str] | None = None,
+        target: str = "cpu",
     ) -> None:
         self.program = parse(program) if isinstance(program, str) else program
-        self.lowered = lower(self.program, parse_target("cpu"), expansions)
-        self.lowered.sdfg.validate()
+        machine = parse_target(target)
+        self.lowered = lower(self.program, machine, expansions)
         self.source = generate(self.lowered)
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name) / "program.cpp"
         path.write_text(self.source)
-        flags = (*FLAGS, *parse_target("cpu").flags, optimize, *options)
+        flags = (*FLAGS, *machine.flags, optimize, *options)
         includes = (f"-I{DACE_HEADERS}", f"-I{KERNELS}")
         library = path.with_suffix(".so")
         done = subprocess.run(

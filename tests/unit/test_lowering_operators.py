@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from compile_kernels import runnable_targets
 from compile_sdfg import Compiled
 
 from dfcompiler.ir import OPERATORS, TensorType, interpret, parse, verify
@@ -268,8 +269,18 @@ def sample(case: Case, tensor: TensorType, bindings: dict[str, int]) -> np.ndarr
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_operators_agree_with_numpy(case: Case) -> None:
+    check(case, "cpu")
+
+
+@pytest.mark.parametrize("target", runnable_targets()[1:])
+@pytest.mark.parametrize("name", ["rows_f32", "reduce_f32"])
+def test_row_functions_agree_on_narrower_vectors(name: str, target: str) -> None:
+    check(next(case for case in CASES if case.name == name), target)
+
+
+def check(case: Case, target: str) -> None:
     program = case.program()
-    compiled = Compiled(program)
+    compiled = Compiled(program, target=target)
     for a, n in SIZES:
         bindings = {"A": a, "N": n}
         inputs = {c.name: sample(case, c.type, bindings) for c in program.inputs}

@@ -172,3 +172,21 @@ def test_all_unsupported_operators_are_listed() -> None:
         lower(program, parse_target("cpu"))
     assert "sub of bool" in str(caught.value)
     assert "exp cannot read the tiled layout of @w" in str(caught.value)
+
+
+def test_offsets_beyond_32_bits_are_refused_where_loops_cannot_reach_them() -> None:
+    text = """
+        program big(N) {
+          input @i: i64[N]
+          input @table: f32[300000, 8192]
+          output @row: f32[N, 8192]
+          output @y: f32[300000, 8192]
+          state main {
+            @row: f32[N, 8192] = gather @table, @i {axis = 0}
+            @y: f32[300000, 8192] = exp @table
+          }
+        }
+        """
+    with pytest.raises(UnsupportedError, match="exp walks an array of 2457600000 elements"):
+        lower(parse(text), parse_target("cpu"))
+    lower(parse(text.replace("300000", "N")), parse_target("cpu"))
