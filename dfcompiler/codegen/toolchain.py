@@ -22,7 +22,7 @@ NUMERIC_FLAGS = (
 
 _COMPILE_FLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-w")
 _LINK_FLAGS = (
-    *("-shared", "-fopenmp", "-Wl,-O1"),
+    *("-shared", "-fopenmp", "-Wl,-O1", "-Wl,-Bsymbolic"),
     *("-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,relro", "-Wl,--no-undefined"),
 )
 _INSTALL_HINT = (
