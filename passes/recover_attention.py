@@ -149,6 +149,8 @@ def _rewrite(draft: Draft, last: Op, site: _Site) -> None:
         draft.discard()
         return
     result = draft.op("attention", inputs, attrs, source=site.source)
+    if not equal(draft.type_of(result).elements, last.type.elements):
+        raise MismatchError("a mask broadcasts the scores to another shape")
     draft.reshape(result, last.type.shape)
     if not draft.commit(last):
         raise MismatchError("it reads a container that the program writes")

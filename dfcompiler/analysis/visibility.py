@@ -112,16 +112,19 @@ def _difference(state: StateRewriter, comparison: Op) -> Affine | None:
     return low.plus(high, -1).plus(Affine(strict))
 
 
-def affine(state: StateRewriter, name: str) -> Affine | None:
-    """The integers of `name` as an affine function of their indices, if they are one."""
+def affine(state: StateRewriter, name: str, depth: int = 8) -> Affine | None:
+    """The integers of `name` as an affine function of their indices, if they are one.
+
+    Looks through `depth` sums and products in a row, so that it takes constant time.
+    """
     number = state.scalar(name)
     if number is not None:
         return Affine(int(number)) if int(number) == number else None
     op = state.producer(name)
-    if op is None:
+    if op is None or not depth:
         return None
     if op.kind in ("add", "sub", "mul"):
-        left, right = (affine(state, part) for part in op.inputs)
+        left, right = (affine(state, part, depth - 1) for part in op.inputs)
         if left is None or right is None:
             return None
         return _combined(op.kind, left, right)
@@ -133,13 +136,13 @@ def affine(state: StateRewriter, name: str) -> Affine | None:
         case "cast" if op.type.dtype.bytes < 4:
             return None
         case "expand" | "cast" | "copy" | "neg":
-            inner = affine(state, op.inputs[0])
+            inner = affine(state, op.inputs[0], depth)
             return inner.times(-1) if inner is not None and op.kind == "neg" else inner
         case "reshape":
-            inner = affine(state, op.inputs[0])
+            inner = affine(state, op.inputs[0], depth)
             return inner and _reshaped(inner, state.type_of(op.inputs[0]).shape, op.type.shape)
         case "transpose":
-            inner, rank = affine(state, op.inputs[0]), op.type.rank
+            inner, rank = affine(state, op.inputs[0], depth), op.type.rank
             to = {axis - rank: i - rank for i, axis in enumerate(op.attr("perm"))}
             return inner and Affine(inner.offset, {to[a]: s for a, s in inner.slopes.items()})
     return None

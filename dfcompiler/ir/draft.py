@@ -74,10 +74,11 @@ class Draft:
     def commit(self, op: Op) -> bool:
         """Puts the draft in the place of `op`; False, and nothing done, if a read would move.
 
-        An operator that reads a container which the program writes must not move past a write.
+        An operator that reads a container which the program writes must not move past a write;
+        what `op` reads itself does not move.
         """
         reads = {name for drafted in self._pending for name in drafted.inputs}
-        reads -= self._types.keys()
+        reads -= self._types.keys() | set(op.inputs)
         if not all(self.state.is_stable(name) for name in reads):
             self.discard()
             return False

@@ -12,8 +12,9 @@ import torch
 
 from dfcompiler.importers.onnx import import_onnx
 from dfcompiler.importers.torch_export import import_exported
-from dfcompiler.ir import Program, interpret
+from dfcompiler.ir import DType, Program, interpret
 from dfcompiler.pipeline import assemble
+from models import minilm_int8
 from passes.pipelines import DEFAULT
 from tests.onnx_models import tiny_onnx
 from tests.tolerances import assert_close
@@ -88,3 +89,21 @@ def test_every_block_is_recovered(name: str, source: str) -> None:
 def example_inputs(name: str) -> dict[str, torch.Tensor]:
     inputs: dict[str, torch.Tensor] = importlib.import_module(f"models.{name}").example_inputs()
     return inputs
+
+
+def test_weights_of_the_int8_encoder_stay_codes() -> None:
+    program = import_onnx(minilm_int8.path())
+    recovered = assemble(STEPS).run(program).program
+    kinds = Counter(op.kind for op in recovered.ops())
+    blocks = {"attention": 6, "layer_norm": 13, "gelu": 6}
+    assert {kind: kinds[kind] for kind in RECOVERED if kinds[kind]} == blocks
+    codes = [c.name for c in recovered.weights if c.type.dtype is DType.I8]
+    readers = [op for op in recovered.ops() if any(name[1:] in codes for name in op.inputs)]
+    assert len(codes) == 38
+    assert {op.kind for op in readers} <= {"dequantize", "gather"}
+    rng = np.random.default_rng(0)
+    inputs = {c.name: rng.integers(0, 2, (2, 7)) for c in program.inputs}
+    inputs["attention_mask"] = np.array([[1] * 7, [1] * 4 + [0] * 3])
+    expected, actual = interpret(program, inputs), interpret(recovered, inputs)
+    for output, array in expected.items():
+        assert_close(actual[output], array, output)
