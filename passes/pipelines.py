@@ -18,6 +18,7 @@ DEFAULT = (
     "recover-gelu",
     "recover-silu",
     "recover-rotary",
+    "hoist-gather",
     "canonicalize",
     "fold-constants",
     "eliminate-common-subexpressions",
