@@ -39,6 +39,7 @@ _PREFIXES = {
     Role.OUTPUT: "out",
 }
 STATUS = "status"
+NOWHERE = dtypes.DebugInfo(0)
 
 
 class Context:
@@ -151,8 +152,10 @@ class Context:
 
     def new_state(self, op: Op, suffix: str = "") -> dace.SDFGState:
         """A state after the last one, named after `op`."""
-        label = f"s{len(self.records)}_{op.kind}{suffix}"
-        return self.append(dace.SDFGState(label))
+        state = dace.SDFGState(f"s{len(self.records)}_{op.kind}{suffix}")
+        # Else every node searches the Python stack for the line that made it.
+        state.set_default_lineinfo(NOWHERE)
+        return self.append(state)
 
     def append(self, block: Any) -> Any:
         """Puts a block of control flow after the last one of this region."""
