@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,15 +28,23 @@ def emit_content(context: Context, value: Value) -> str:
     array = content.array.astype(value.dtype.numpy)
     if array.size > _INLINE:
         return context.weight(value.source, array)
-    attr = _nested(array.tolist()) if array.size else 0
+    attr = _nested(array) if array.size else 0
     return context.builder.constant(attr, value.type, value.source)
 
 
-def _nested(value: Any) -> Attr:
-    """Nested lists as nested tuples."""
-    if isinstance(value, list):
-        return tuple(map(_nested, value))
-    return value if isinstance(value, bool | int) else float(value)
+def _nested(array: np.ndarray) -> Attr:
+    """An array as nested tuples of numbers."""
+    if array.ndim:
+        return tuple(map(_nested, array))
+    number = array[()]
+    if isinstance(number, np.float32):
+        return shortest(number)
+    return float(number) if array.dtype.kind not in "biu" else number.item()
+
+
+def shortest(number: float | np.float32) -> float:
+    """The number with the fewest digits that is the same in single precision."""
+    return float(str(np.float32(number)))
 
 
 def _dims(context: Context, value: Value, content: Elements) -> str:
@@ -63,7 +71,9 @@ def _grid(context: Context, value: Value, content: Grid) -> str:
     build, source = context.builder, value.source
     if content.is_uniform:
         if isinstance(content.offset, bool | int | float):
-            return build.constant(content.offset, value.type, source)
+            single = value.dtype is DType.F32
+            number = shortest(content.offset) if single else content.offset
+            return build.constant(number, value.type, source)
         name = _dim(context, content.offset, value.dtype, source)
         if value.rank == 0:
             return name

@@ -46,6 +46,24 @@ def open_model(model: str | Path | onnx.ModelProto) -> ModelFile:
     return file
 
 
+def external_files(path: Path) -> tuple[str, ...]:
+    """The files beside a model that hold its external data, as the model names them.
+
+    Raises:
+        ModelError: if it is no ONNX model.
+    """
+    return tuple(
+        sorted(
+            {
+                entry.value
+                for tensor in open_model(path).proto.graph.initializer
+                for entry in tensor.external_data
+                if entry.key == "location"
+            }
+        )
+    )
+
+
 def _read(path: Path) -> ModelFile:
     if not path.exists():
         raise UsageError(f"there is no file {path}")

@@ -13,6 +13,7 @@ from onnx import AttributeProto
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.importers.onnx.contents import Elements, uniform
 from dfcompiler.importers.onnx.context import Context
+from dfcompiler.importers.onnx.emission import shortest
 from dfcompiler.importers.onnx.values import Value
 from dfcompiler.ir.dims import Dim, as_dim
 
@@ -152,13 +153,13 @@ def decode_attribute(attribute: onnx.AttributeProto) -> Any:
         case AttributeProto.STRINGS:
             return tuple(s.decode("utf-8", "replace") for s in attribute.strings)
         case AttributeProto.FLOATS:
-            return tuple(attribute.floats)
+            return tuple(map(shortest, attribute.floats))
         case AttributeProto.INTS:
             return tuple(attribute.ints)
         case AttributeProto.INT:
             return int(attribute.i)
         case AttributeProto.FLOAT:
-            return float(attribute.f)
+            return shortest(attribute.f)
         case AttributeProto.TENSOR:
             return attribute.t
     return onnx.helper.get_attribute_value(attribute)
