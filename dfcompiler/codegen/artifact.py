@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from dfcompiler.codegen.toolchain import find_compiler
 from dfcompiler.codegen.weights import StoredTensor, write_weights
 from dfcompiler.ir import show
 from dfcompiler.lowering.lowered import Lowered
+from dfcompiler.lowering.symbolic import program_name
 from dfcompiler.pipeline import Snapshot
 from dfcompiler.target import CpuTarget
 
@@ -74,6 +76,7 @@ def build(
     interface = interface_of(lowered)
     with written_beside(out, force) as folder:
         generated = generate_program(lowered.sdfg, PRELUDE)
+        interface = replace(interface, call_symbols=tuple(map(program_name, generated.symbols)))
         prelude = prelude_text(generated.includes)
         program = Unit("program", {"program.cpp": generated.code, PRELUDE: prelude})
         compiling = Background(lambda: compile_unit(program, target))
