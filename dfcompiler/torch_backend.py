@@ -1,8 +1,8 @@
 """``torch.compile(model, backend="dfcompiler")``: graphs that torch captures, compiled for the CPU.
 
 Torch finds `backend` through the entry-point group ``torch_dynamo_backends``. Parameters and
-buffers become weights of the compiled model; when one of them is written to or replaced, the next
-call compiles anew.
+buffers become weights of the compiled model. When one of them is written to or replaced, the next
+call compiles anew; a buffer that was written is an ordinary input from then on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import sympy
 import torch
 from torch._decomp import core_aten_decompositions
 from torch._dynamo.backends.common import aot_autograd
@@ -68,37 +69,46 @@ def _is_static(node: torch.fx.Node) -> bool:
 
 
 class _Graph:
-    """One ATen graph: compiled when it is called first, and when a parameter has changed."""
+    """One ATen graph: compiled when it is called first, and when what it holds has changed."""
 
     _boxed_call = True
 
     def __init__(self, aten: torch.fx.GraphModule, held: tuple[int, ...]) -> None:
-        self.aten, self.held = aten, held
-        self.versions: tuple[tuple[int, int], ...] | None = None
+        self.aten = aten
+        self.versions: dict[int, tuple[int, int] | None] = dict.fromkeys(held)
         self.imported: GraphProgram
         self.model: Model
 
     def __call__(self, arguments: list[Any]) -> list[Any]:
         given = list(arguments)
         arguments.clear()
-        held = {position: given[position] for position in self.held}
-        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in held.values())
-        if versions != self.versions:
-            self.compile(held)
-            self.versions = versions
+        changed = {
+            position: given[position]
+            for position, version in self.versions.items()
+            if _version(given[position]) != version
+        }
+        if changed or not hasattr(self, "model"):
+            self.compile(given, changed)
         inputs: dict[str, np.ndarray] = {}
         sizes: dict[str, int] = {}
         for target, value in zip(self.imported.inputs, given, strict=True):
             if isinstance(target, str):
                 inputs[target] = _array(value)
-            elif target is not None and not isinstance(target, int) and target.is_Symbol:
+            elif isinstance(target, sympy.Symbol):
                 sizes[target.name] = int(value)
         found = self.model.run(inputs, **self.needed(sizes))
         return [self.result(name, found) for name in self.imported.outputs]
 
-    def compile(self, held: dict[int, torch.Tensor]) -> None:
+    def compile(self, given: list[Any], changed: dict[int, torch.Tensor]) -> None:
+        """Compiles the graph for the parameters and buffers as they are now."""
         from dfcompiler.api import compile as compile_program
 
+        for position, tensor in changed.items():
+            if self.versions[position] and not isinstance(tensor, torch.nn.Parameter):
+                del self.versions[position]
+            else:
+                self.versions[position] = _version(tensor)
+        held = {position: given[position] for position in self.versions}
         self.imported = import_graph_module(self.aten, held, "graph")
         self.model = compile_program(self.imported.program)
 
@@ -115,6 +125,11 @@ class _Graph:
         if name in self.imported.sizes:
             return int(found[name])
         return _tensor(found[name])
+
+
+def _version(tensor: torch.Tensor) -> tuple[int, int]:
+    """Changes when a tensor is written to or replaced by another."""
+    return tensor.data_ptr(), tensor._version
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -117,3 +117,9 @@ def _convolution(ctx: Context, a: Arguments) -> Tensor:
     if a["bias"] is not None:
         result = ctx.emit("add", [result, a["bias"]])
     return ctx.reshape(ctx.swap(result, 1, 2), (batch, filters, rows, columns))
+
+
+@handler("_scaled_dot_product_flash_attention_for_cpu")
+def _flash_attention(ctx: Context, a: Arguments) -> tuple[Tensor, None]:
+    """What torch makes of attention on a CPU; the logarithms of the sums are for training."""
+    return _attention(ctx, {**a, "enable_gqa": True}), None
