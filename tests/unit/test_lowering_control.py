@@ -43,6 +43,42 @@ def test_loop_slices_weights_by_its_variable() -> None:
     np.testing.assert_allclose(found, x * w[0] * w[1] * w[2], rtol=1e-6)
 
 
+def test_loops_nest_and_share_the_name_of_their_variable() -> None:
+    compiled = Compiled(
+        """
+        program nest(N) {
+          output @y: i64[N, 4]
+          output @stop: bool[]
+          state start {
+            @y: i64[N, 4] = constant {value = 0}
+          }
+          loop rows for i in 0..N {
+            loop columns for j in i..4 until @stop {
+              state cell {
+                %0: i64[1] = iota {start = j}
+                %1: i64[1] = iota {start = 10*i + j}
+                %2: i64[N, 1] = expand %1
+                @y: i64[N, 4] = index_copy @y, %0, %2 {axis = 1}
+                %3: i64[] = dim {value = j}
+                %4: i64[] = constant {value = 2}
+                @stop: bool[] = equal %3, %4
+              }
+            }
+          }
+          loop again for i in 1..3 {
+            state more {
+              %0: i64[] = dim {value = i}
+              @y: i64[N, 4] = add @y, %0
+            }
+          }
+        }
+        """
+    )
+    for n in (1, 2, 6):
+        expected = interpret(compiled.program, {}, symbols={"N": n})["y"]
+        np.testing.assert_array_equal(compiled.run({}, {"N": n})["y"], expected)
+
+
 UNTIL = """
 program until(N) {
   input @limit: i64[]
