@@ -16,7 +16,7 @@ run: toolchain $(STAMP)  ## export MiniLM, compile it, embed sentences, show the
 	$(PY) -m models.embed_sentences --build $(BUILD)
 
 test: toolchain $(STAMP)  ## all tests
-	$(PY) -m pytest -n $(JOBS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 check: $(STAMP)  ## lint, format and types
 	$(PY) -m ruff check .

@@ -7,7 +7,6 @@ outputs = model.run({"input_ids": ids, "attention_mask": mask})
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import time
@@ -18,15 +17,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dfcompiler.artifact_cache import file_hash, keep_artifact, recall_artifact
 from dfcompiler.errors import ModelError, UnsupportedError, UsageError
-from dfcompiler.ir import Program, parse, verify
-from dfcompiler.ir.dims import Dim, equal, show_dim
-from dfcompiler.ir.specialize import bound_symbols, fix_symbols
-from dfcompiler.pipeline import Pass, Pipeline, PipelineResult, Step
 from dfcompiler.target import CpuTarget, parse_target
 
 if TYPE_CHECKING:
-    from dfcompiler.lowering.lowered import KernelRecord
+    from dfcompiler.ir import Program
+    from dfcompiler.ir.dims import Dim
+    from dfcompiler.pipeline import Pass, Pipeline, PipelineResult, Step
     from dfcompiler.runtime import Model
 
 Sizes: TypeAlias = "Mapping[str, int | Sequence[int | None]]"
@@ -133,14 +131,12 @@ class Compiled:
 
     Attributes:
         path: the artifact.
-        result: what every pass did.
-        kernels: how every operator was implemented, and why so.
-        seconds: how long each stage took.
+        report: the contents of its ``report.json``; passes have their ``seconds`` besides.
+        seconds: how long each stage took; ``recall`` alone when the artifact was in the cache.
     """
 
     path: Path
-    result: PipelineResult
-    kernels: tuple[KernelRecord, ...]
+    report: Mapping[str, Any]
     seconds: Mapping[str, float]
 
 
@@ -155,19 +151,46 @@ def compile_artifact(
     Raises:
         DfcError: with one sentence; nothing is written then.
     """
-    from dfcompiler.codegen import build, check_replaceable, prepare
-    from dfcompiler.lowering import lower
+    from dfcompiler.codegen import check_replaceable, find_compiler
 
     given = options or Options()
     machine = parse_target(given.target) if isinstance(given.target, str) else given.target
     _check_precision(given.precision)
-    vocabulary = _existing(given.tokenizer) if given.tokenizer is not None else None
+    if given.tokenizer is not None:
+        _existing(given.tokenizer)
     folder = Path(out).absolute()
     check_replaceable(folder, given.force)
-    prepare(machine)
+    find_compiler()
     stage = _Stages(progress)
+    file, plain = _model_file(model), _plain_options(given)
+    if file is None:
+        return _compile(model, folder, given, machine, stage)
+    stage("recall")
+    model_hash = file_hash(file)
+    if plain is not None:
+        notes = recall_artifact(file, model_hash, plain, machine, folder)
+        if notes is not None:
+            return Compiled(folder, notes["report"], stage.finished())
+    return _compile(model, folder, given, machine, stage, file, model_hash, plain)
+
+
+def _compile(
+    model: Any,
+    folder: Path,
+    given: Options,
+    machine: CpuTarget,
+    stage: _Stages,
+    file: Path | None = None,
+    model_hash: str = "",
+    plain: Mapping[str, Any] | None = None,
+) -> Compiled:
+    """Imports, optimizes, lowers and builds; keeps the artifact of a file."""
+    from dfcompiler.codegen import build, prepare
+    from dfcompiler.lowering import lower
+    from dfcompiler.report.record import pass_rows, report_data
+
+    prepare(machine)
     stage("import")
-    source_hash = _source_hash(model)
     program = import_model(
         model, example_inputs=given.example_inputs, dynamic_shapes=given.dynamic_shapes
     )
@@ -177,16 +200,21 @@ def compile_artifact(
     stage("lower", result.program)
     lowered = lower(result.program, machine)
     stage("build", result.program)
+    report = report_data(result, lowered.kernels)
     build(
         result,
         lowered,
         machine,
         folder,
+        report=report,
         force=given.force,
-        source_hash=source_hash,
-        tokenizer=vocabulary,
+        source_hash=model_hash,
+        tokenizer=Path(given.tokenizer) if given.tokenizer is not None else None,
     )
-    return Compiled(folder, result, lowered.kernels, stage.finished())
+    timed = {**report, "passes": pass_rows(result)}
+    if file is not None and plain is not None:
+        keep_artifact(file, model_hash, plain, machine, folder, {"report": timed})
+    return Compiled(folder, timed, stage.finished())
 
 
 def import_model(
@@ -202,6 +230,8 @@ def import_model(
         ModelError: if it is broken or contradicts itself.
         UnsupportedError: with all operators that are missing.
     """
+    from dfcompiler.ir import Program, verify
+
     if isinstance(model, Program):
         return verify(model)
     if isinstance(model, str | PathLike):
@@ -239,6 +269,8 @@ def specialize(
     Raises:
         UsageError: if a name does not exist or a size contradicts the model.
     """
+    from dfcompiler.ir.specialize import bound_symbols, fix_symbols
+
     fixed = fix_symbols(program, given_sizes(program, shapes or {}))
     return bound_symbols(fixed, dict(limits or {}))
 
@@ -249,6 +281,8 @@ def given_sizes(program: Program, shapes: Sizes) -> dict[str, int]:
     Raises:
         UsageError: if an input does not exist or a size contradicts the model.
     """
+    from dfcompiler.ir.dims import show_dim
+
     values: dict[str, int] = {}
     for name, size in shapes.items():
         if isinstance(size, int):
@@ -286,7 +320,7 @@ def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget) -> Pipeline:
     Raises:
         UsageError: if there is none.
     """
-    from dfcompiler.pipeline import assemble, read_steps
+    from dfcompiler.pipeline import Pass, Pipeline, assemble, read_steps
     from passes.pipelines import named
 
     if isinstance(pipeline, Pipeline):
@@ -306,7 +340,7 @@ def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget) -> Pipeline:
 class _Stages:
     """Announces stages and keeps their times."""
 
-    NAMES = ("import", "optimize", "lower", "build")
+    NAMES = ("recall", "import", "optimize", "lower", "build")
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -325,15 +359,32 @@ class _Stages:
         return {name: end - start for (name, start), end in pairs}
 
 
-def _source_hash(model: Any) -> str:
-    """The sha256 of a model's file; empty for a model in memory."""
-    if not isinstance(model, str | PathLike) or not Path(model).is_file():
-        return ""
-    total = hashlib.sha256()
-    with Path(model).open("rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
-    return total.hexdigest()
+def _model_file(model: Any) -> Path | None:
+    """The file of a model whose artifact can be kept; None for anything else."""
+    if not isinstance(model, str | PathLike):
+        return None
+    path = Path(model)
+    return path if path.is_file() else None
+
+
+def _plain_options(given: Options) -> dict[str, Any] | None:
+    """The options as data that a digest can be made of; None if they hold live objects."""
+    pipeline = given.pipeline or "default"
+    if not isinstance(pipeline, str | Path):
+        return None
+    if str(pipeline).endswith(".toml"):
+        path = _existing(pipeline)
+        pipeline = path.read_text(encoding="utf-8", errors="replace")
+    return {
+        "shapes": {
+            k: v if isinstance(v, int) else list(v) for k, v in (given.shapes or {}).items()
+        },
+        "pipeline": str(pipeline),
+        "precision": given.precision,
+        "limits": dict(given.limits or {}),
+        "tokenizer": file_hash(Path(given.tokenizer)) if given.tokenizer else "",
+        "force": given.force,
+    }
 
 
 def _check_precision(precision: str) -> None:
@@ -367,6 +418,8 @@ def _import_file(path: Path) -> Program:
 
 
 def _import_text(path: Path) -> Program:
+    from dfcompiler.ir import parse, verify
+
     try:
         program = verify(parse(path.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
@@ -403,6 +456,8 @@ def _kind(model: Any) -> str:
 
 
 def _bind_extent(values: dict[str, int], name: str, dim: Dim, extent: int | None) -> None:
+    from dfcompiler.ir.dims import equal, show_dim
+
     if extent is None:
         return
     if isinstance(dim, int) or not dim.is_Symbol:

@@ -41,7 +41,6 @@ def compile_command(
     """Compile a model into an artifact."""
     from dfcompiler import api
     from dfcompiler.cli.progress import progress_bar
-    from dfcompiler.cli.tables import kernel_counts, pass_rows, pass_table
 
     session: Session = context.obj
     options = api.Options(
@@ -55,21 +54,24 @@ def compile_command(
     )
     with progress_bar(session) as bar:
         done = api.compile_artifact(model, out, options, bar)
-    rows = pass_rows(done.result)
-    kernels = kernel_counts(done.kernels)
     data: dict[str, Any] = {
         "command": "compile",
         "artifact": str(out),
         "seconds": dict(done.seconds),
-        "symbols": dict(done.result.probes[-1]),
-        "passes": rows,
-        "kernels": kernels,
+        **{key: done.report[key] for key in ("symbols", "passes", "kernels")},
     }
-    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in done.seconds.items())
-    session.emit(
-        form,
-        data,
-        pass_table(rows, data["symbols"]),
-        "kernels: " + ", ".join(f"{count} {name}" for name, count in kernels.items()),
-        f"{out}: compiled in {sum(done.seconds.values()):.2f} s ({stages})",
-    )
+    session.emit(form, data, *_text(data))
+
+
+def _text(data: dict[str, Any]) -> list[Any]:
+    from dfcompiler.cli.tables import pass_table
+
+    seconds = data["seconds"]
+    kernels = ", ".join(f"{count} {name}" for name, count in data["kernels"].items())
+    stages = ", ".join(f"{name} {elapsed:.2f}" for name, elapsed in seconds.items())
+    verb = "copied from the cache" if list(seconds) == ["recall"] else "compiled"
+    return [
+        pass_table(data["passes"], data["symbols"]),
+        f"kernels: {kernels}",
+        f"{data['artifact']}: {verb} in {sum(seconds.values()):.2f} s ({stages})",
+    ]

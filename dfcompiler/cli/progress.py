@@ -11,6 +11,7 @@ from dfcompiler.api import Stage
 from dfcompiler.cli.session import Session
 
 _DOING = {
+    "recall": "looking into the cache",
     "import": "importing the model",
     "optimize": "running passes",
     "lower": "lowering to DaCe",

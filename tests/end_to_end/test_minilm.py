@@ -125,7 +125,10 @@ def test_external_data_gives_the_same_artifact(
         np.testing.assert_array_equal(model.run(inputs)[name], array)
 
 
-def test_two_compiles_are_the_same_to_the_byte(onnx_file: Path, from_onnx: Model) -> None:
+def test_two_compiles_are_the_same_to_the_byte(
+    onnx_file: Path, from_onnx: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path))
     again = compile_artifact(onnx_file, onnx_file.parent / "again.dfc", Options()).path
     files = sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     assert files == sorted(

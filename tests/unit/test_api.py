@@ -6,11 +6,15 @@ import gc
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import dfcompiler as dfc
+from dfcompiler.api import Options, compile_artifact
 from dfcompiler.errors import ModelError, UnsupportedError, UsageError
 from dfcompiler.ir import parse
 from tests.conftest import SMALL_PROGRAM
@@ -135,3 +139,48 @@ def test_a_pipeline_is_a_name_a_file_or_passes(small_program: Path, tmp_path: Pa
     assert [r.name for r in by_names.records] == [r.name for r in by_file.records] == names
     with pytest.raises(UsageError, match="there is no pipeline fast"):
         dfc.optimize(program, pipeline="fast")
+
+
+# ------------------------------------------------------------------------------ the artifact cache
+
+
+def stages(model: Path, out: Path, **options: Any) -> set[str]:
+    return set(compile_artifact(model, out, Options(force=True, **options)).seconds)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_compiling_again_is_a_copy_with_the_same_report(tmp_path: Path) -> None:
+    model = tmp_path / "m.ir"
+    model.write_text(SMALL_PROGRAM.replace("program small", f"program {tmp_path.name}_unique"))
+    first = compile_artifact(model, tmp_path / "a.dfc")
+    again = compile_artifact(model, tmp_path / "b.dfc")
+    assert set(first.seconds) == {"recall", "import", "optimize", "lower", "build"}
+    assert set(again.seconds) == {"recall"}
+    assert again.report == first.report
+    assert contents(tmp_path / "a.dfc") == contents(tmp_path / "b.dfc")
+    assert set(stages(model, tmp_path / "b.dfc", shapes={"batch": 2})) > {"recall"}
+    with pytest.raises(UsageError, match="exists already"):
+        compile_artifact(model, tmp_path / "b.dfc")
+
+
+def test_changed_external_data_is_noticed(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 4])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="w.bin")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], tmp_path.name, [x], [y], [weight])
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    values = np.eye(4, dtype=np.float32)
+    ones = {"x": np.ones((1, 4), np.float32)}
+    for factor in (1, 2):
+        (tmp_path / "w.bin").write_bytes((values * factor).tobytes())
+        assert "build" in stages(tmp_path / "m.onnx", tmp_path / "m.dfc")
+        assert stages(tmp_path / "m.onnx", tmp_path / "m.dfc") == {"recall"}
+        model = dfc.load(tmp_path / "m.dfc")
+        assert_close(model.run(ones)["y"], ones["x"] * factor)

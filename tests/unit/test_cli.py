@@ -14,6 +14,7 @@ import pytest
 from dfcompiler.cli import main
 from dfcompiler.cli.options import parse_shapes
 from dfcompiler.errors import UsageError
+from tests.conftest import SMALL_PROGRAM
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -45,14 +46,14 @@ def test_compile_writes_an_artifact(
     out = tmp_path / "m.dfc"
     found = run_json(capsys, "compile", small_program, "-o", out, "--shape", "batch=2")
     assert found["artifact"] == str(out)
-    assert set(found["seconds"]) == {"import", "optimize", "lower", "build"}
+    assert "recall" in found["seconds"]
     assert found["passes"][0]["pass"] == "import"
     assert sum(found["kernels"].values()) > 0
     manifest = json.loads((out / "manifest.json").read_text())
     assert [s["name"] for s in manifest["signature"]["symbols"]] == ["length"]
     code, text, err = run(capsys, "compile", small_program, "-o", out, "--force")
     assert (code, err) == (0, "")
-    assert "compiled in" in text
+    assert f"{out}: " in text
 
 
 def test_run_writes_outputs(
@@ -195,7 +196,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_internal_error_leaves_a_reproducer(
-    small_program: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -204,8 +205,10 @@ def test_an_internal_error_leaves_a_reproducer(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("dfcompiler.lowering.lower", broken)
+    program = tmp_path_factory.mktemp("new") / "new.ir"
+    program.write_text(SMALL_PROGRAM.replace("program small", "program never_compiled_before"))
     out = tmp_path / "m.dfc"
-    code, _, err = run(capsys, "compile", small_program, "-o", out)
+    code, _, err = run(capsys, "compile", program, "-o", out)
     assert code == 1
     first, _, hint = err.strip().partition("\n")
     assert first == "error[internal]: ZeroDivisionError: a bug"
@@ -215,7 +218,7 @@ def test_an_internal_error_leaves_a_reproducer(
     assert names == {"command.txt", "versions.json", "traceback.txt", "program.ir"}
     assert "ZeroDivisionError" in (folder / "traceback.txt").read_text()
     assert str(out) in (folder / "command.txt").read_text()
-    code, _, err = run(capsys, "compile", small_program, "-o", out, "--debug")
+    code, _, err = run(capsys, "compile", program, "-o", out, "--debug")
     assert "Traceback" in err
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,1 @@
+"""What a compilation did, as data: rows of passes, kernels, reasons."""
