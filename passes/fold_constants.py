@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -26,20 +26,15 @@ class FoldConstants(Pass):
         %1: f32[B, 64] = matmul @x, %0                    %1: f32[B, 64] = matmul @x, @w.transpose
 
     Transposes, reshapes and slices stay numpy views of the weight's memory; numbers become
-    constants. Not folded: what would take more bytes than it reads (but for
-    `small_bytes`), a `dequantize` (the codes are what is worth storing), and anything over symbols.
-
-    Attributes:
-        small_bytes: results up to this size are folded even if they are larger than their inputs.
+    constants. Not folded: what would take more bytes than it reads, a
+    `dequantize` (the codes are what is worth storing), and anything over symbols.
     """
-
-    small_bytes: int = 4096
 
     name: ClassVar[str] = "fold-constants"
     claims: ClassVar[tuple[str, ...]] = ("ops <=", "flops <=", "moved_bytes <=")
 
     def run(self, program: Program, decline: Decline) -> Program:
-        folder = _Folder(program, self.small_bytes, decline)
+        folder = _Folder(program, decline)
         folded = map_states(program, folder.state)
         if folded is program:
             return program
@@ -49,7 +44,6 @@ class FoldConstants(Pass):
 @dataclass
 class _Folder:
     program: Program
-    small_bytes: int
     decline: Decline
     weights: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -73,14 +67,12 @@ class _Folder:
             if found is None:
                 ops.append(op)
                 continue
-            if op.kind == "constant" and op.result.startswith("%"):
-                values[op.result] = found
-                ops.append(op)
-                continue
-            if not found.shape and op.result.startswith("%"):
+            if op.kind == "constant" or not found.shape:
                 # A number is a constant, which other passes can see into.
-                ops.append(as_kind(op, "constant", value=_number(found)))
-                values[op.result] = found
+                plain = op.kind == "constant"
+                ops.append(op if plain else as_kind(op, "constant", value=_number(found)))
+                if op.result.startswith("%"):
+                    values[op.result] = found
                 continue
             name = self.store(op, found)
             if op.result.startswith("%"):
@@ -105,7 +97,7 @@ class _Folder:
             if op.kind != "constant":
                 self.decline(op, "its extents are known only at run time")
             return None
-        if not self.is_small(op, known):
+        if not self.is_small(op, arguments):
             return None
         if op.kind == "slice":
             return _sliced(op, known[0])
@@ -113,11 +105,11 @@ class _Folder:
             found = OPERATORS[op.kind].reference(op, known, {})
         return np.asarray(found, dtype=op.type.dtype.numpy)
 
-    def is_small(self, op: Op, known: list[np.ndarray]) -> bool:
+    def is_small(self, op: Op, arguments: Sequence[np.ndarray | None]) -> bool:
         """Whether folding stores no more than it lets go."""
-        after = int(op.type.stored_bytes)
-        before = sum(array.nbytes for array in known)
-        if op.kind == "constant" or after <= max(before, self.small_bytes):
+        sizes = {n: a.nbytes for n, a in zip(op.inputs, arguments, strict=True) if a is not None}
+        after, before = int(op.type.stored_bytes), sum(sizes.values())
+        if op.kind == "constant" or after <= before:
             return True
         self.decline(op, f"the result takes {after} bytes, its inputs {before}")
         return False

@@ -75,6 +75,8 @@ def _concat(op: Op, types: Types) -> TensorType:
     axis = normalize_axis(int(op.attr("axis")), first.rank)
     total: Dim = 0
     for t in types:
+        if t.rank != first.rank:
+            raise ValueError(f"{t} and {first} have different ranks")
         rest = (*t.shape[:axis], *t.shape[axis + 1 :])
         if not same_shape(rest, (*first.shape[:axis], *first.shape[axis + 1 :])):
             raise ValueError(f"{t} and {first} differ outside axis {axis}")

@@ -51,6 +51,8 @@ def _along_axis(op: Op, types: Types) -> TensorType:
 
 def _last_axis(op: Op, types: Types) -> TensorType:
     x = types[0]
+    if not x.rank:
+        raise ValueError(f"{op.kind} takes at least one axis, found {x}")
     for parameter in types[1:]:
         if parameter.rank != 1 or not equal(parameter.shape[0], x.shape[-1]):
             raise ValueError(f"scale and bias must be [{x.shape[-1]}], found {parameter}")
