@@ -172,6 +172,17 @@ def test_weights_of_a_file_are_views_of_it(tmp_path: Path) -> None:
     assert data.obj.size() == path.stat().st_size  # the mapping of the file
 
 
+def test_weights_in_files_beside_the_model(tmp_path: Path) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = graph_model([node], {"x": float_input("B", 4)}, ["y"], {"w": values(4, 5)})
+    path = tmp_path / "m.onnx"
+    options = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0}
+    onnx.save_model(model, path, **options)
+    assert (tmp_path / "m.data").exists()
+    found = interpret(import_onnx(path), {"x": values(3, 4)})
+    np.testing.assert_allclose(found["y"], values(3, 4) @ values(4, 5), rtol=1e-6)
+
+
 def test_a_model_written_field_by_field_is_read_like_any_other(tmp_path: Path) -> None:
     """Protobuf may repeat the graph and merge the parts; weights keep their places."""
     node = helper.make_node("Sub", ["a", "b"], ["y"])

@@ -21,6 +21,10 @@ Results: TypeAlias = "Value | tuple[Value | None, ...]"
 Handler: TypeAlias = "Callable[[Context, Node], Results]"
 
 
+_MOST_DIMS = 1024
+"""Far more axes than a tensor may have."""
+
+
 class Decline(Exception):  # noqa: N818 - a way out, not a failure
     """A handler leaves a node to the operator's own decomposition in the ONNX standard."""
 
@@ -85,6 +89,8 @@ class Node:
         if single is not None and value.rank == 0:
             return (as_dim(single),)
         if single is not None and isinstance(value.shape[0], int):
+            if value.shape[0] > _MOST_DIMS:
+                raise ValueError(f"its input {index} has {value.shape[0]} elements")
             return (as_dim(single),) * value.shape[0]
         raise UnsupportedError(
             f"{self.op_type} takes its shape from the elements of {value.source or 'an input'}, "
