@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,10 @@ class Library:
         return InputError(text)
 
 
+@cache
 def _tensor_struct(max_rank: int) -> type[ctypes.Structure]:
+    """One type for each rank: a library that is opened twice has its functions bound once."""
+
     class TensorStruct(ctypes.Structure):
         _fields_ = (
             ("data", ctypes.c_void_p),
