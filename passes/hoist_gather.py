@@ -17,9 +17,12 @@ class HoistGather(Pass):
 
     ::
 
-        %0: f32[30522, 384] = dequantize @codes, @scale          %0: i8[B, S, 384] = gather @codes, @ids
-        %1: f32[B, S, 384] = gather %0, @ids {axis = 0}   ──▶     %1: f32[B, S, 1] = gather @scale, @ids
-                                                                 %2: f32[B, S, 384] = dequantize %0, %1
+        %0: f32[30522, 384] = dequantize @codes, @scale
+        %1: f32[S, 384] = gather %0, @ids {axis = 0}
+
+                ──▶     %0: i8[S, 384] = gather @codes, @ids {axis = 0}
+                        %1: f32[S, 1] = gather @scale, @ids {axis = 0}
+                        %2: f32[S, 384] = dequantize %0, %1
 
     An operand that is the same for all rows (extent 1, or missing, along the first axis) is not
     gathered.

@@ -25,6 +25,7 @@ DEFAULT = (
     "eliminate-dead-code",
     "fuse-epilogue",
     "fuse-elementwise",
+    "absorb-transposes",
     "pack-weights",
     "plan-buffers",
 )

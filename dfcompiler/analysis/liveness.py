@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dfcompiler.analysis.layouts import is_view
 from dfcompiler.ir.program import Block, Branch, Loop, Program, Role, State
 
 
@@ -30,20 +31,22 @@ class Lifetime:
 
 
 def aliases(program: Program) -> dict[tuple[str, str], str]:
-    """Reshapes that need no memory, by state and value, with the value or container they share.
+    """Views, which need no memory, by state and value, with the value or container they share.
 
-    A chain of reshapes leads to its first value. A container is shared only where its state does
-    not write it.
+    A chain of views leads to its first value. A container is shared only where its state does not
+    write it.
     """
-    row_major = {f"@{c.name}" for c in program.containers if c.type.layout.is_row_major}
+    containers = {f"@{c.name}": c.type for c in program.containers}
     found: dict[tuple[str, str], str] = {}
     for state in program.states():
-        steady = row_major.difference(op.result for op in state.ops)
+        written = {op.result for op in state.ops if op.result.startswith("@")}
+        types = {name: of for name, of in containers.items() if name not in written}
         for op in state.ops:
-            if op.kind != "reshape" or op.result.startswith("@"):
+            if op.result.startswith("@"):
                 continue
-            (source,) = op.inputs
-            if op.type.layout.is_row_major and (source.startswith("%") or source in steady):
+            types[op.result] = op.type
+            source = op.inputs[0] if op.inputs else ""
+            if source in types and is_view(op, types[source]):
                 found[state.name, op.result] = found.get((state.name, source), source)
     return found
 

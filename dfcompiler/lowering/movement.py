@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dfcompiler.analysis.layouts import is_view
 from dfcompiler.errors import InternalError
 from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
@@ -37,14 +38,7 @@ def lower_alias(context: Context, op: Op) -> None:
     """
     (name,) = op.inputs
     source = context.type(name)
-    if op.kind == "transpose" and not op.type.layout.is_tiled and not source.layout.is_tiled:
-        perm = op.attr("perm")
-        order = tuple(perm[axis] for axis in op.type.layout.permutation(op.type.rank))
-        same = order == source.layout.permutation(source.rank)
-    else:
-        row_major = op.type.layout.is_row_major and source.layout.is_row_major
-        same = op.kind == "reshape" and row_major
-    if not same:
+    if not is_view(op, source):
         raise InternalError(f"{op.result}: {op.type} is no alias of {name}: {source} by {op.kind}")
     context.define_alias(op, name)
     context.record(KernelRecord(op, "alias", f"{op.kind}: the same elements in the same order"))
