@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -173,6 +174,7 @@ class Pipeline:
             after = before
             if changed:
                 _guarded(f"after {place}", verify, result)
+                probes = _completed(probes, result)
                 after = _guarded(f"after {place}", _measure_all, result, probes)
                 snapshots.append(Snapshot(number, one.name, result))
             _check_claims(one, before, after, f"after {place}")
@@ -187,6 +189,15 @@ def _run_pass(one: Pass, program: Program, declined: list[Declined]) -> Program:
 
 def _measure_all(program: Program, probes: Iterable[Bindings]) -> tuple[Metrics, ...]:
     return tuple(measure(program, probe) for probe in probes)
+
+
+def _completed(probes: tuple[Bindings, ...], program: Program) -> tuple[Bindings, ...]:
+    """The probes with values for the symbols that a pass has added."""
+    defaults = default_probes(program)
+    return tuple(
+        {**default, **probe}
+        for default, probe in zip(chain(defaults, repeat(defaults[-1])), probes, strict=False)
+    )
 
 
 def _guarded(place: str, function: Callable[..., Any], *arguments: object) -> Any:

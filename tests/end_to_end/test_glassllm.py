@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+import dfcompiler
+from dfcompiler import Model
 from dfcompiler.errors import InputError
 from dfcompiler.ir import Program, Role, interpret, parse, show, verify
 from models.glassllm import LANGUAGES, generation_program, step_program, tokenizer_json
@@ -18,6 +20,15 @@ PROMPTS = {"en": "Alice was beginning to", "pt": "Era uma vez uma menina"}
 NEW_TOKENS = 60
 
 program_of = cache(generation_program)
+
+
+@cache
+def compiled(language: str) -> Model:
+    return dfcompiler.compile(program_of(language))
+
+
+def run(model: Model, ids: list[int], count: int) -> list[int]:
+    return model.run({"ids": np.array([ids])}, N=count)["tokens"][0].tolist()
 
 
 @cache
@@ -91,6 +102,36 @@ def test_a_prompt_longer_than_the_context_is_refused() -> None:
 def test_generating_past_the_context_is_an_error() -> None:
     with pytest.raises(IndexError):
         generate(program_of("en"), [5] * 100, 30, {})
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_compiled_generation_gives_the_tokens_of_the_reference(language: str) -> None:
+    ids, expected = reference(language)
+    model = compiled(language).clone()
+    assert run(model, ids, NEW_TOKENS) == expected
+    model.reset()
+    found: list[int] = []
+    for _ in range(NEW_TOKENS):
+        found += run(model, found[-1:] or ids, 1)
+    assert found == expected
+
+
+def test_compiled_instances_have_caches_of_their_own() -> None:
+    ids, expected = reference("en")
+    first, second = compiled("en").clone(), compiled("en").clone()
+    found = run(first, ids, 5)
+    assert run(second, ids, 3) == expected[:3]
+    assert found + run(first, found[-1:], 4) == expected[:9]
+
+
+def test_compiled_model_refuses_to_leave_the_context() -> None:
+    model = compiled("en").clone()
+    with pytest.raises(InputError, match="128 at most"):
+        run(model, [5] * 129, 1)
+    with pytest.raises(InputError, match="index 128 is out of range"):
+        run(model, [5] * 100, 30)
+    model.reset()
+    assert run(model, reference("en")[0], 3) == reference("en")[1][:3]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
