@@ -50,8 +50,8 @@ ATTEND(double, none_float64, double, NoMask{})
 #define STRIDES s[18], s[19], s[17]
 ATTEND(float, additive_float32, float, (AdditiveMask<float>{m, STRIDES}))
 ATTEND(double, additive_float64, double, (AdditiveMask<double>{m, STRIDES}))
-ATTEND(float, bool_float32, std::uint8_t, (BoolMask<float>{m, STRIDES}))
-ATTEND(double, bool_float64, std::uint8_t, (BoolMask<double>{m, STRIDES}))
+ATTEND(float, bool_float32, std::int8_t, (BoolMask<float>{m, STRIDES}))
+ATTEND(double, bool_float64, std::int8_t, (BoolMask<double>{m, STRIDES}))
 """
 Array = np.ndarray
 # batch, heads, key heads, queries, keys, width, value width

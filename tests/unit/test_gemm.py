@@ -31,7 +31,7 @@ void packed(const long* s, const T* a, const B* b, T* c, const E& epilogue) {
 template <class T, class B>
 void strided(const long* s, const T* a, const B* b, T* c) {
   for (long panel = 0; panel * NR < s[1]; ++panel)
-    for (long block = 0; block * BLOCK_ROWS < s[0]; ++block)
+    for (long block = 0; block * STRIDED_BLOCK_ROWS < s[0]; ++block)
       strided_task(block, panel, s[0], s[1], s[2], Rows<T>{a, s[3], s[4]},
                    Rows<B>{b, s[5], s[6]}, c, s[7], Epilogue<>{});
 }

@@ -77,11 +77,11 @@ struct AdditiveMask {
 // scores where the mask is true, minus infinity elsewhere.
 template <class T>
 struct BoolMask {
-  const std::uint8_t* data;
+  const std::int8_t* data;
   long row_stride, column_stride, head_stride;
 
   DFC_INLINE vec<T> operator()(vec<T> x, long row, long column, int count) const {
-    const std::uint8_t* p = data + row * row_stride + column * column_stride;
+    const std::int8_t* p = data + row * row_stride + column * column_stride;
     const vec<T> visible = detail::mask_lanes<T>(p, column_stride, count);
     return visible != T(0) ? x : splat(-std::numeric_limits<T>::infinity());
   }
@@ -97,7 +97,8 @@ void row_tiles(int rows, long vectors, long depth, const T* a, long lda, const T
                long ldc, bool accumulate) {
   constexpr int L = lanes<T>;
   for (; vectors >= V; vectors -= V, b += V * L, c += V * L)
-    gemm::tile_of<T, T, V, gemm::tile_rows<T>>(rows, depth, a, lda, b, ldb, c, ldc, accumulate);
+    gemm::tile_of<T, T, V, gemm::tile_rows<T>>(rows, depth, a, lda, b, ldb, c, ldc, accumulate,
+                                               reinterpret_cast<const char*>(a));
   if constexpr (V > 1)
     if (vectors > 0) row_tiles<T, V / 2>(rows, vectors, depth, a, lda, b, ldb, c, ldc, accumulate);
 }

@@ -35,10 +35,16 @@ inline constexpr int NR = 8, MR = 4;  // 8 accumulators, 2 of B, 1 of A in 16 re
 template <class T>
 inline constexpr int tile_rows = MR * int(sizeof(float)) / int(sizeof(T));
 
-// C[R, V vectors] (+)= A[R, depth]·B[depth, V vectors]; `lda`, `ldb`, `ldc` are row strides.
+// Bytes ahead of its use at which a tile asks for B: hardware stops at the end of each page.
+inline constexpr long PREFETCH_BYTES = 4096;
+
+// C[R, V vectors] (+)= A[R, depth]·B[depth, V vectors]; `lda`, `ldb`, `ldc` are row strides. A tile
+// of full width also asks for one line of `ahead` per k: what a later tile will read as B.
 template <class T, class B, int R, int V>
 [[gnu::noinline]] void tile(long depth, const T* a, long lda, const B* b, long ldb, T* c, long ldc,
-                            bool accumulate) {
+                            bool accumulate, const char* ahead) {
+  constexpr long row_bytes = V * lanes<T> * long(sizeof(B));
+  constexpr int lines = V == NR / lanes<T> ? int((row_bytes + 63) / 64) : 0;
   // Few accumulators would wait for each other: take several k at a time instead.
   constexpr int U = R * V >= 8 ? 1 : R * V >= 4 ? 2 : 4;
   constexpr int L = lanes<T>;
@@ -54,6 +60,10 @@ template <class T, class B, int R, int V>
   for (; k + U <= depth; k += U) {
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
+      const char* far = reinterpret_cast<const char*>(b + (k + u + PREFETCH_BYTES / row_bytes) * ldb);
+#pragma GCC unroll 8
+      for (int line = 0; line < lines; ++line) __builtin_prefetch(far + 64 * line, 0, 3);
+      if (lines > 0) __builtin_prefetch(ahead + 64 * (k + u), 0, 2);
       vec<T> row[V];
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) row[v] = load_as<T>(b + (k + u) * ldb + v * L);
@@ -86,12 +96,12 @@ template <class T, class B, int R, int V>
 // `tile` for a number of rows, at most R, that is known when it runs.
 template <class T, class B, int V, int R>
 DFC_INLINE void tile_of(int rows, long depth, const T* a, long lda, const B* b, long ldb, T* c,
-                        long ldc, bool accumulate) {
+                        long ldc, bool accumulate, const char* ahead) {
   if constexpr (R > 1) {
     if (rows < R)
-      return tile_of<T, B, V, R - 1>(rows, depth, a, lda, b, ldb, c, ldc, accumulate);
+      return tile_of<T, B, V, R - 1>(rows, depth, a, lda, b, ldb, c, ldc, accumulate, ahead);
   }
-  tile<T, B, R, V>(depth, a, lda, b, ldb, c, ldc, accumulate);
+  tile<T, B, R, V>(depth, a, lda, b, ldb, c, ldc, accumulate, ahead);
 }
 
 // C[rows, columns] = epilogue(buffer); row0 and column0 are the place in the whole of C.
@@ -118,14 +128,19 @@ struct Rows {
   long row_stride, column_stride;
 };
 
-// One panel of B, `depth_limit` steps of k at a time. Three sources follow; `at` gives the steps
-// from k on, in an order that `tile` can read.
+// One panel of B, `depth_limit` steps of k at a time. Three sources follow: `at` gives the steps
+// from k on, in an order that `tile` can read, and `follows` the bytes behind them that are going
+// to be read next.
 template <class T, class B>
 struct PackedPanel {
   using element = B;
   static constexpr long depth_limit = 3072;  // 3072·64 floats are 768 KB of L2
   const B* panel;
+  bool last_rows;  // the next task reads the next panel
   DFC_INLINE const B* at(long k, long) { return panel + k * NR; }
+  DFC_INLINE long follows(bool last_depth, long depth) const {
+    return last_rows || !last_depth ? depth * NR * long(sizeof(B)) : 0;
+  }
 };
 
 // int8 codes, converted once for many rows.
@@ -137,9 +152,13 @@ struct ConvertedPanel {
   T buffer[depth_limit * NR];
   const T* at(long k, long depth) {
     constexpr int L = lanes<T>;
-    for (long i = 0; i < depth * NR; i += L) store(buffer + i, load_as<T>(panel + k * NR + i));
+    for (long i = 0; i < depth * NR; i += L) {
+      __builtin_prefetch(panel + k * NR + i + PREFETCH_BYTES);
+      store(buffer + i, load_as<T>(panel + k * NR + i));
+    }
     return buffer;
   }
+  DFC_INLINE long follows(bool, long) const { return 0; }
 };
 
 // A matrix with any strides, copied into the panel's order.
@@ -155,41 +174,47 @@ struct StridedPanel {
     pack(first + k * row_stride, row_stride, column_stride, depth, columns, buffer, NR, NR);
     return buffer;
   }
+  DFC_INLINE long follows(bool, long) const { return 0; }
 };
 
 // C[row0:row1, one panel] = epilogue(A[row0:row1, :]·panel).
 template <class T, class Panel, class E>
 void panel_product(long row0, long row1, long panel, long N, long K, Rows<T> a, Panel& b, T* c,
                    long ldc, const E& epilogue) {
+  using B = typename Panel::element;
   constexpr int R = tile_rows<T>, V = NR / lanes<T>;
   const long column0 = panel * NR;
   const int columns = int(std::min<long>(NR, N - column0));
   const long steps = std::max<long>(1, (K + Panel::depth_limit - 1) / Panel::depth_limit);
   const long depth = std::max<long>(1, (K + steps - 1) / steps);
   alignas(64) T result[R * NR];
+  T copy[R * Panel::depth_limit];
   for (long k = 0; k == 0 || k < K; k += depth) {
     const long d = std::min(depth, K - k);
     const bool last = k + d >= K;
-    const auto* panel_rows = b.at(k, d);
+    const B* panel_rows = b.at(k, d);
+    const char* here = reinterpret_cast<const char*>(panel_rows);
+    const char* next = reinterpret_cast<const char*>(panel_rows + d * NR);
+    const char* end = next + b.follows(last, d);
     for (long r = row0; r < row1; r += R) {
       const int rows = int(std::min<long>(R, row1 - r));
       const T* rows_of_a = a.data + r * a.row_stride + k * a.column_stride;
       long lda = a.row_stride;
-      T copy[R * Panel::depth_limit];
       if (a.column_stride != 1) {
         pack(rows_of_a, a.row_stride, a.column_stride, rows, d, copy, d, d);
         rows_of_a = copy;
         lda = d;
       }
+      // Each tile asks for its share of what follows; `here` is in cache and costs nothing.
+      const char* ahead = next < end ? next : here;
+      next += 64 * d;
       T* to = c + r * ldc + column0;
       if (columns == NR && !(last && E::active)) {
-        tile_of<T, typename Panel::element, V, R>(rows, d, rows_of_a, lda, panel_rows, NR, to, ldc,
-                                                  k > 0);
+        tile_of<T, B, V, R>(rows, d, rows_of_a, lda, panel_rows, NR, to, ldc, k > 0, ahead);
         continue;
       }
       if (k > 0) pack(to, ldc, 1, rows, columns, result, NR, columns);
-      tile_of<T, typename Panel::element, V, R>(rows, d, rows_of_a, lda, panel_rows, NR, result, NR,
-                                                k > 0);
+      tile_of<T, B, V, R>(rows, d, rows_of_a, lda, panel_rows, NR, result, NR, k > 0, ahead);
       if (last) {
         finish(result, rows, columns, r, column0, to, ldc, epilogue);
       } else {
@@ -199,9 +224,9 @@ void panel_product(long row0, long row1, long panel, long N, long K, Rows<T> a, 
   }
 }
 
-// Rows that one task multiplies with one panel. Sixteen tiles amortize what a task costs, and leave
-// enough tasks for many threads.
-inline constexpr long BLOCK_ROWS = 16 * MR;
+// Rows that one task multiplies with one panel: tiles enough to amortize what a task costs, and
+// tasks enough for many threads. A panel that is copied first wants more rows.
+inline constexpr long BLOCK_ROWS = 16 * MR, STRIDED_BLOCK_ROWS = 64 * MR;
 
 // Task (block, panel) of C[M, N] = epilogue(A[M, K]·B), B in packed panels of T or int8.
 template <class T, class B, class E>
@@ -210,7 +235,7 @@ void packed_task(long block, long panel, long M, long N, long K, Rows<T> a, cons
   const long row0 = block * BLOCK_ROWS, row1 = std::min(M, row0 + BLOCK_ROWS);
   const B* first = b + panel * K * NR;
   if (std::is_same_v<T, B> || row1 - row0 <= 2 * MR) {
-    PackedPanel<T, B> source{first};
+    PackedPanel<T, B> source{first, row1 == M};
     panel_product(row0, row1, panel, N, K, a, source, c, ldc, epilogue);
   } else {
     ConvertedPanel<T, B> source;
@@ -223,7 +248,7 @@ void packed_task(long block, long panel, long M, long N, long K, Rows<T> a, cons
 template <class T, class B, class E>
 void strided_task(long block, long panel, long M, long N, long K, Rows<T> a, Rows<B> b, T* c,
                   long ldc, const E& epilogue) {
-  const long row0 = block * BLOCK_ROWS, row1 = std::min(M, row0 + BLOCK_ROWS);
+  const long row0 = block * STRIDED_BLOCK_ROWS, row1 = std::min(M, row0 + STRIDED_BLOCK_ROWS);
   StridedPanel<T, B> source;
   source.first = b.data + panel * NR * b.column_stride;
   source.row_stride = b.row_stride;

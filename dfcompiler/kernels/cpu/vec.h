@@ -68,14 +68,39 @@ DFC_INLINE void store_first(T* p, vec<T> x, int count) {
   __builtin_memcpy(p, &x, std::size_t(count) * sizeof(T));
 }
 
-// One vector of B's elements as T: converts int8 codes in registers.
+namespace detail {
+
+// Eight-bit integers as floats. GCC converts them one by one, so it is told the instruction.
+DFC_INLINE vfloat widen(const std::int8_t* p) {
+#if defined(__GNUC__) && !defined(__clang__) && DFC_VECTOR_BYTES >= 32 && defined(__AVX2__)
+  typedef char bytes __attribute__((vector_size(16)));
+  bytes codes{};
+  __builtin_memcpy(&codes, p, lanes<float>);
+#if DFC_VECTOR_BYTES == 64
+  const vint whole = __builtin_ia32_pmovsxbd512_mask(codes, vint{}, static_cast<unsigned short>(-1));
+#else
+  const vint whole = __builtin_ia32_pmovsxbd256(codes);
+#endif
+#else
+  vint whole;
+  for (int i = 0; i < lanes<float>; ++i) whole[i] = p[i];
+#endif
+  return __builtin_convertvector(whole, vfloat);
+}
+
+}  // namespace detail
+
+// One vector of elements of another type as T: converts int8 codes in registers.
 template <class T, class B>
 DFC_INLINE vec<T> load_as(const B* p) {
   if constexpr (std::is_same_v<T, B>) {
     return load(p);
+  } else if constexpr (std::is_same_v<T, float> && std::is_same_v<B, std::int8_t>) {
+    return detail::widen(p);
   } else {
-    typedef B packed __attribute__((vector_size(lanes<T> * sizeof(B)), aligned(alignof(B)), may_alias));
-    return __builtin_convertvector(*reinterpret_cast<const packed*>(p), vec<T>);
+    vec<T> x;
+    for (int i = 0; i < lanes<T>; ++i) x[i] = T(p[i]);
+    return x;
   }
 }
 

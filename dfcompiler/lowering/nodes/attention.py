@@ -122,7 +122,7 @@ def _mask(arrays: Arrays, dtype: str, heads: str) -> str:
     at = offset(["_b", heads], strides[:2])
     rows = f"{text(strides[2])}, {text(strides[3])}, {text(strides[1])}"
     if mask.dtype == dtypes.bool_:
-        bytes_ = "reinterpret_cast<const std::uint8_t*>(_mask_data)"
+        bytes_ = "reinterpret_cast<const std::int8_t*>(_mask_data)"
         return f"dfc::attention::BoolMask<{dtype}>{{{bytes_}{at}, {rows}}}"
     return f"dfc::attention::AdditiveMask<{dtype}>{{_mask_data{at}, {rows}}}"
 

@@ -28,8 +28,8 @@ from dfcompiler.lowering.symbolic import ceil_div, product, symbol, text
 
 Arrays: TypeAlias = Mapping[str, dace.data.Array]
 
-# Rows of one task in `kernels/cpu/gemm.h`: sixteen register tiles.
-TILES_PER_TASK = 16
+# Register tiles, one below the other, of one task in `kernels/cpu/gemm.h`.
+PACKED_TILES, STRIDED_TILES = 16, 64
 # How a stage of the epilogue is called in `kernels/cpu/epilogue.h`, and what it computes.
 _STAGES = {
     "scale": ("Scale", "a * b"),
@@ -140,10 +140,11 @@ class ExpandNative(ExpandTransformation):
         arrays = connected_arrays(node, state, sdfg)
         problem = _Problem.of(node, arrays)
         graph = nested_graph(node, arrays)
+        tiles = PACKED_TILES if node.packed else STRIDED_TILES
         ranges = [
             *((f"_b{i}", extent) for i, extent in enumerate(problem.batch)),
             ("_panel", ceil_div(problem.columns, node.panel)),
-            ("_block", ceil_div(problem.rows, TILES_PER_TASK * node.tile_rows)),
+            ("_block", ceil_div(problem.rows, tiles * node.tile_rows)),
         ]
         elements = product(problem.batch) * problem.columns * problem.depth
         work = contraction_work(elements, problem.rows)
