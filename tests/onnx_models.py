@@ -94,14 +94,14 @@ def require_as_runtime(model: onnx.ModelProto, *feeds: dict[str, np.ndarray]) ->
     return program
 
 
-def tiny_onnx(name: str) -> Path:
+def tiny_onnx(name: str, opset: int = 20) -> Path:
     """The export of a builder in ``models/``, kept between runs while builder and tools stay."""
     source = (ROOT / "models" / f"{name}.py").read_bytes()
     tools = "".join(version(package) for package in ("torch", "transformers", "onnxscript"))
     key = hashlib.sha256(source + tools.encode()).hexdigest()[:16]
     folder = Path(os.environ.get("DFC_CACHE_DIR", ROOT / "build" / "test-cache")) / "exports"
-    path = folder / f"{name}-{key}.onnx"
+    path = folder / f"{name}-{opset}-{key}.onnx"
     if not path.exists():
-        unfinished = folder / f"{name}-{key}-{os.getpid()}.onnx"
-        export_tiny(name, unfinished).rename(path)
+        unfinished = folder / f"{path.stem}-{os.getpid()}.onnx"
+        export_tiny(name, unfinished, opset=opset).rename(path)
     return path

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 from dfcompiler.errors import InputError
 from dfcompiler.importers.onnx import import_onnx
 from dfcompiler.ir import Program, interpret
 from models import minilm, minilm_int8
+from models.onnx_export import export_tiny_legacy
 from tests.onnx_models import tiny_onnx
 
 TOLERANCE = 1e-5
@@ -79,3 +81,33 @@ def test_shape_arithmetic_leaves_no_operator(name: str) -> None:
     assert not sources & {"dim", "take_along", "reduce_prod"}
     integers = [op for op in program.ops() if op.type.dtype.is_integer]
     assert {op.kind for op in integers} <= {"iota", "reshape"}
+
+
+@pytest.mark.parametrize(
+    ("name", "opset", "attention"),
+    [("bert", 13, "eager"), ("gpt2", 17, "sdpa"), ("llama", 13, "eager"), ("vit", 17, "sdpa")],
+)
+def test_exports_of_the_older_exporter(
+    name: str, opset: int, attention: str, tmp_path: Path
+) -> None:
+    path = export_tiny_legacy(name, tmp_path / "model.onnx", opset=opset, attention=attention)
+    shapes = ((1,), (3,)) if name == "vit" else TEXT_SHAPES
+    require_equal(path, import_onnx(path), builder_inputs(name), shapes)
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_exports_with_whole_operators(name: str) -> None:
+    """Operator set 23 has Attention, RMSNormalization and RotaryEmbedding.
+
+    torch is the reference: ONNX Runtime refuses this RotaryEmbedding, whose tables have batch 1.
+    """
+    program = import_onnx(tiny_onnx(name, opset=23))
+    kinds = {op.kind for op in program.ops()}
+    assert kinds >= ({"rms_norm", "rotary"} if name == "qwen3" else {"layer_norm"})
+    module = importlib.import_module(f"models.{name}").build()
+    for shape in TEXT_SHAPES:
+        arrays = builder_inputs(name)(*shape)
+        with torch.no_grad():
+            expected = module(**{n: torch.from_numpy(a) for n, a in arrays.items()})[0].numpy()
+        (found,) = interpret(program, arrays).values()
+        assert np.max(np.abs(found - expected)) <= TOLERANCE
