@@ -13,7 +13,7 @@ import typer
 
 from dfcompiler.cli.options import ArtifactArgument, FormatOption
 from dfcompiler.cli.session import Format, Session
-from dfcompiler.errors import ModelError, ToolchainError, UsageError
+from dfcompiler.errors import InputError, ModelError, ToolchainError, UsageError
 
 _TOKENS_PER_CALL = 8
 """Tokens between two prints: enough that Python's share of the time is small."""
@@ -32,6 +32,7 @@ def generate_command(
     session: Session = context.obj
     tokenizer = load_tokenizer(artifact)
     model = load(artifact)
+    _require_decoder(model)
     ids = tokenizer.encode(prompt).ids
     if not ids:
         raise UsageError("the prompt is empty; expected at least one token")
@@ -40,15 +41,17 @@ def generate_command(
     if form is Format.TEXT:
         _write(prompt)
     started = time.perf_counter()
-    for some in generate(model, ids, tokens):
-        found += some
-        text = tokenizer.decode([*ids, *found])
-        if form is Format.TEXT and not text.endswith("\ufffd") and text.startswith(shown):
-            _write(text[len(shown) :])
-            shown = text
+    try:
+        for some in generate(model, ids, tokens):
+            found += some
+            text = tokenizer.decode([*ids, *found])
+            if form is Format.TEXT and not text.endswith("\ufffd") and text.startswith(shown):
+                _write(text[len(shown) :])
+                shown = text
+    finally:
+        if form is Format.TEXT:
+            _write("\n")
     elapsed_s = time.perf_counter() - started
-    if form is Format.TEXT:
-        _write("\n")
     if session.log.is_terminal:
         session.log.print(f"{tokens / elapsed_s:.0f} tokens/s", style="dim")
     data = {
@@ -67,7 +70,15 @@ def generate(model: Any, ids: list[int], count: int) -> Iterator[list[int]]:
     given, missing = np.array([ids], np.int64), count
     while missing:
         wanted = 1 if missing == count else min(missing, _TOKENS_PER_CALL)
-        tokens = model.run({"ids": given}, N=wanted)["tokens"]
+        try:
+            tokens = model.run({"ids": given}, N=wanted)["tokens"]
+        except InputError as error:
+            done = len(ids) + count - missing
+            raise UsageError(
+                f"{done} tokens are in the model's context, {wanted} more do not fit: "
+                f"{error.message}",
+                hint="ask for fewer --tokens or shorten the prompt",
+            ) from error
         yield [int(token) for token in tokens[0]]
         given, missing = tokens[:, -1:], missing - wanted
 
@@ -101,6 +112,16 @@ def load_tokenizer(artifact: Path) -> Any:
     found.no_padding()
     found.no_truncation()
     return found
+
+
+def _require_decoder(model: Any) -> None:
+    inputs = [tensor.name for tensor in model.signature.inputs]
+    outputs = [tensor.name for tensor in model.signature.outputs]
+    if inputs != ["ids"] or "tokens" not in outputs:
+        raise UsageError(
+            f"{model.path} is no decoder: it takes {', '.join(inputs)} and gives "
+            f"{', '.join(outputs)}; expected ids and tokens"
+        )
 
 
 def _write(text: str) -> None:

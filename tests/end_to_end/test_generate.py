@@ -82,6 +82,16 @@ def test_the_command_streams_the_same_text(
     assert found["tokens"] == model.run({"ids": ids}, N=20)["tokens"][0].tolist()
 
 
+def test_the_command_says_when_the_context_is_full(
+    model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", str(model.path), "--prompt", "a", "--tokens", "200"]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("\n")
+    assert err.startswith("error[usage]: ")
+    assert "more do not fit" in err
+
+
 def test_a_tokenizer_is_needed(small_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(small_artifact), "--prompt", "x"]) == 2
     assert "no tokenizer.json" in capsys.readouterr().err
