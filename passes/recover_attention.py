@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +30,8 @@ class RecoverAttention(Pass):
         %w  = softmax %u {axis = -1}
         %y  = matmul %w, @v
 
-    * The scale may be multiplied or divided, in the scores, in q, in k, or in both.
+    * The scale may be multiplied or divided, in the scores, in q, in k, or in both. What is
+      1/√width up to the rounding of such parts becomes just that.
     * Masks may be added, or choose between scores and a fill. A fill of minus infinity becomes a
       bool mask, a comparison of positions that is causal by proof becomes ``causal``, what
       provably hides nothing goes, and expansions go.
@@ -141,7 +143,7 @@ def _rewrite(draft: Draft, last: Op, site: _Site) -> None:
     builder = MaskBuilder(draft, site.scores, draft.type_of(q).dtype, site.causal)
     mask = builder.mask(site.masks)
     _check_dtypes([draft.type_of(name).dtype for name in (q, k, v, mask) if name])
-    attrs: dict[str, Attr] = {"scale": site.scale * q_factor * k_factor}
+    attrs: dict[str, Attr] = {"scale": _exact(site.scale * q_factor * k_factor, width)}
     if builder.causal:
         attrs["causal"] = True
     inputs = (q, k, v, mask) if mask else (q, k, v)
@@ -154,6 +156,17 @@ def _rewrite(draft: Draft, last: Op, site: _Site) -> None:
     draft.reshape(result, last.type.shape)
     if not draft.commit(last):
         raise MismatchError("it reads a container that the program writes")
+
+
+def _exact(scale: float, width: Dim) -> float:
+    """1/√width for a scale that is that up to rounding.
+
+    Exports spread the scale over queries and keys as two roots, each rounded to f32.
+    """
+    if not isinstance(width, int):
+        return scale
+    exact = 1 / math.sqrt(width)
+    return exact if abs(scale / exact - 1) < 2**-22 else scale
 
 
 def _check_dtypes(dtypes: list[DType]) -> None:
