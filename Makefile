@@ -31,7 +31,7 @@ clean:  ## remove build outputs, keep the environment
 	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 toolchain:
-	@command -v g++ >/dev/null 2>&1 || { \
+	@command -v $(firstword $(CXX)) >/dev/null 2>&1 || { \
 	  echo "error[toolchain]: g++ is missing; install it with 'apt-get install g++' (Debian," \
 	    "Ubuntu), 'dnf install gcc-c++' (Fedora) or 'apk add g++' (Alpine), then run make again" >&2; \
 	  exit 5; }
