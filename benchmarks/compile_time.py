@@ -121,8 +121,9 @@ def _text(data: dict[str, Any]) -> str:
     return (
         f"# Compiling {data['model']}\n\n"
         f"{record.machine_line(data['machine'])}"
-        f"Imports of Python packages are part of the seconds. Weights {weights * 1e-6:.0f} MB; load {median(data['load_ms']):.1f} ms (median of "
-        f"{len(data['load_ms'])} processes). Medians of {len(data['cold'])} processes each.\n\n"
+        "Imports of Python packages are part of the seconds. Medians of "
+        f"{len(data['cold'])} processes each. Weights {weights * 1e-6:.0f} MB; load "
+        f"{median(data['load_ms']):.1f} ms (median of {len(data['load_ms'])} processes).\n\n"
         + record.markdown_table(header, rows)
     )
 
