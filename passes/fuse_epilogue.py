@@ -133,13 +133,13 @@ class _Chain:
     def finish(self) -> None:
         if len(self.ops) == 1:
             return
-        inner = {op.result for op in self.ops}
+        inner = {op.result for op in self.ops[:-1]}
         inputs = tuple(dict.fromkeys(n for op in self.ops for n in op.inputs if n not in inner))
         moving = self.written.intersection(inputs)
         if moving:
             self.decline(self.ops[-1], f"{min(moving)} is written in this state")
             return
-        self.taken.update(inner)
+        self.taken.update(op.result for op in self.ops)
         self.rewriter.replace(self.ops[-1], [fused(self.ops, inputs, "linear")])
 
 

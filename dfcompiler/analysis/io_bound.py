@@ -11,8 +11,9 @@ from __future__ import annotations
 from math import prod
 
 from dfcompiler.analysis.concrete import Concrete
+from dfcompiler.analysis.layouts import is_view
 from dfcompiler.ir.operators import OPERATORS, OpClass
-from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, Role, State
+from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State
 from dfcompiler.ir.types import Affine, Bitmap, TensorType
 
 COMPULSORY = "compulsory: each operand loaded and each result stored once"
@@ -30,22 +31,34 @@ def program_bound(program: Program, concrete: Concrete) -> int:
     """
     demand = _Demand(program, concrete)
     demand.blocks(program.body)
-    loaded = 0
+    loaded: dict[object, int] = {}
     for container in program.containers:
         if container.role in (Role.INPUT, Role.WEIGHT):
             elements = demand.containers.get(f"@{container.name}", 0)
-            loaded += _bytes_of_elements(concrete.type(container.type), elements)
+            found = _bytes_of_elements(concrete.type(container.type), elements)
+            source = _source(program, container)
+            loaded[source] = max(loaded.get(source, 0), found)
     stored = sum(_dense_bytes(concrete.type(output.type)) for output in program.outputs)
-    return loaded + stored
+    return sum(loaded.values()) + stored
+
+
+def _source(program: Program, container: Container) -> object:
+    """What tells a container's values from others: weights in two layouts hold the same ones."""
+    data = program.data.get(container.name)
+    if data is None or container.role is not Role.WEIGHT or not data.size:
+        return container.name
+    return data.__array_interface__["data"][0]
 
 
 def op_bound(op: Op, types: Types, fast_bytes: int) -> tuple[int | None, str]:
     """Bytes that an operator with concrete types must move on its own, and why.
 
-    A reshape moves nothing. What depends on the values of indices has no bound.
+    A view moves nothing. What depends on the values of indices has no bound.
     """
-    if op.kind == "reshape" and op.result.startswith("%"):
+    if op.result.startswith("%") and is_view(op, types[0] if types else op.type):
         return 0, "the result is the operand's memory"
+    if op.kind in ("constant", "dim") and not op.type.shape:
+        return 0, "a number is part of the code"
     if op.kind in ("gather", "take_along", "index_copy"):
         return None, "unknown: depends on the indices"
     demand = needed_elements(op, types, elements_of(op.type))

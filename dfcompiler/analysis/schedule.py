@@ -19,6 +19,8 @@ def moved_bytes(op: Op, types: Types, fast_bytes: int) -> int:
     """Bytes read and written by one run of an operator whose types are concrete."""
     if op.result.startswith("%") and is_view(op, types[0] if types else op.type):
         return 0  # the result is the input's memory
+    if op.kind in ("constant", "dim") and not op.type.shape and op.result.startswith("%"):
+        return 0  # a number is part of the code
     return bytes_of(op.type) * _writes(op) + _reads(op, types, fast_bytes)
 
 

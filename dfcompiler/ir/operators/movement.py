@@ -167,6 +167,8 @@ def _pad_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int])
         (evaluate(b, bindings), evaluate(a, bindings))
         for b, a in zip(op.attr("before"), op.attr("after"), strict=True)
     ]
+    if not widths:
+        return inputs[0]  # numpy pads no rank-0 array
     return np.pad(inputs[0], widths, constant_values=op.attr("value", 0))
 
 
