@@ -149,7 +149,7 @@ struct ConvertedPanel {
   using element = T;
   static constexpr long depth_limit = 512;
   const B* panel;
-  T buffer[depth_limit * NR];
+  alignas(64) T buffer[depth_limit * NR];
   const T* at(long k, long depth) {
     constexpr int L = lanes<T>;
     for (long i = 0; i < depth * NR; i += L) {
@@ -169,7 +169,7 @@ struct StridedPanel {
   const B* first;  // of the panel's columns
   long row_stride, column_stride;
   int columns;
-  T buffer[depth_limit * NR];
+  alignas(64) T buffer[depth_limit * NR];
   const T* at(long k, long depth) {
     pack(first + k * row_stride, row_stride, column_stride, depth, columns, buffer, NR, NR);
     return buffer;
@@ -188,7 +188,7 @@ void panel_product(long row0, long row1, long panel, long N, long K, Rows<T> a, 
   const long steps = std::max<long>(1, (K + Panel::depth_limit - 1) / Panel::depth_limit);
   const long depth = std::max<long>(1, (K + steps - 1) / steps);
   alignas(64) T result[R * NR];
-  T copy[R * Panel::depth_limit];
+  alignas(64) T copy[R * Panel::depth_limit];
   for (long k = 0; k == 0 || k < K; k += depth) {
     const long d = std::min(depth, K - k);
     const bool last = k + d >= K;
