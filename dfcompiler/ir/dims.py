@@ -113,13 +113,15 @@ def substitute(dim: Dim, replacements: Mapping[str, Dim]) -> Dim:
     if isinstance(dim, int):
         return dim
     pairs = {s: replacements[s.name] for s in dim.free_symbols if s.name in replacements}
-    return expand(as_dim(dim.subs(pairs))) if pairs else dim
+    return expand(as_dim(dim.subs(pairs, simultaneous=True))) if pairs else dim
 
 
 class _DimPrinter(StrPrinter):
     def _print_floor(self, expr: sympy.Expr) -> str:
         numerator, denominator = sympy.fraction(sympy.together(expr.args[0]))
-        return f"({self._print(numerator)} // {self._divisor(denominator)})"
+        text = self._print(numerator)
+        left = f"({text})" if numerator.is_Add else text
+        return f"({left} // {self._divisor(denominator)})"
 
     def _print_ceiling(self, expr: sympy.Expr) -> str:
         numerator, denominator = sympy.fraction(sympy.together(expr.args[0]))

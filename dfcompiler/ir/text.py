@@ -130,14 +130,15 @@ def _name(name: str) -> str:
 
 _ROLES = "|".join(role.value for role in Role)
 _NAME = r'(?:[@%]?"(?:[^"\\]|\\.)*"|[@%]?[A-Za-z0-9_./:$-]*[A-Za-z0-9_./$-])'
+_VALUE = r'(?:[@%]"(?:[^"\\]|\\.)*"|[@%][A-Za-z0-9_./:$-]*[A-Za-z0-9_./$-])'
 _PROGRAM = re.compile(rf"program ({_NAME})\((.*)\) \{{\Z")
 _CONTAINER = re.compile(rf"({_ROLES}) +({_NAME}): +(.+)\Z")
 _STATE = re.compile(rf"state ({_NAME}) \{{\Z")
 _LOOP = re.compile(rf"loop ({_NAME}) for (\w+) in (.+?)\.\.(.+?)(?: until ({_NAME}))? \{{\Z")
 _BRANCH = re.compile(rf"branch ({_NAME}) if ({_NAME}) \{{\Z")
 _OP = re.compile(
-    rf"({_NAME}): (.+?) = ([a-z_0-9]+)"
-    rf"((?: {_NAME}(?:, {_NAME})*)?)"
+    rf"({_VALUE}): (.+?) = ([a-z_0-9]+)"
+    rf"((?: {_VALUE}(?:, {_VALUE})*)?)"
     r"( \{.*\})??"
     r'( from "(?:[^"\\]|\\.)*")?'
     r"( do)?\Z"
