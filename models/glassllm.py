@@ -2,10 +2,14 @@
 
 Its two languages have the same shape: 4 layers, 128 wide, 4 query and 2 KV heads, interleaved
 rotary embedding, SwiGLU, tied embeddings, 1024 tokens, a context of 128.
+
+``python -m models.glassllm FOLDER`` writes `decoder.pt2` and `tokenizer.json`, from which
+``dfc compile`` makes what ``dfc generate`` continues text with.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -247,3 +251,28 @@ def step_program(language: str = "en") -> Program:
 def generation_program(language: str = "en") -> Program:
     """Greedy generation of ``N`` tokens after the prompt ``ids``."""
     return MakeGenerationLoop().run(step_program(language), lambda op, reason: None)
+
+
+def write_step(path: Path, language: str = "en") -> Path:
+    """Writes one step of the decoder as ``torch.export.save`` does, for ``dfc compile``."""
+    exported = torch.export.export(
+        build(language), (), example_inputs(), dynamic_shapes=dynamic_shapes()
+    )
+    torch.export.save(exported, path)
+    return path
+
+
+def main() -> None:
+    """Writes the files from which the decoder is compiled."""
+    parser = argparse.ArgumentParser(description="Writes decoder.pt2 and tokenizer.json.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--language", choices=LANGUAGES, default="en")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    decoder = write_step(arguments.folder / "decoder.pt2", arguments.language)
+    tokenizer = write_tokenizer(arguments.folder / "tokenizer.json", arguments.language)
+    print(f"{decoder}\n{tokenizer}")
+
+
+if __name__ == "__main__":
+    main()

@@ -33,7 +33,8 @@ class MakeGenerationLoop(Pass):
     is a whole generation. After a call the cache holds the prompt and all new tokens but the last;
     a following call goes on from there with that token as its prompt.
 
-    It is no part of the named pipelines: it changes what the program gives.
+    The pipeline `generation` begins with it; others leave it out, since it changes what the
+    program gives.
 
     Attributes:
         ids: the input with the prompt's tokens, [batch, S].

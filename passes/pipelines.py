@@ -31,7 +31,10 @@ DEFAULT = (
 )
 """Everything: what `dfc compile` runs."""
 
-PIPELINES: dict[str, tuple[str, ...]] = {"default": DEFAULT}
+GENERATION = ("make-generation-loop", *DEFAULT)
+"""For the step of a decoder that keeps its KV cache: what `dfc generate` needs."""
+
+PIPELINES: dict[str, tuple[str, ...]] = {"default": DEFAULT, "generation": GENERATION}
 
 
 def named(name: str, target: CpuTarget | None = None) -> Pipeline:
