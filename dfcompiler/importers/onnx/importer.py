@@ -17,6 +17,7 @@ from dfcompiler.importers.onnx import operators  # noqa: F401 - registers the op
 from dfcompiler.importers.onnx.context import Context
 from dfcompiler.importers.onnx.decompositions import standard_function
 from dfcompiler.importers.onnx.external_data import ExternalData
+from dfcompiler.importers.onnx.masks import with_minus_infinity
 from dfcompiler.importers.onnx.model_file import ModelFile, open_model
 from dfcompiler.importers.onnx.node import HANDLERS, Decline, Node, decode_attribute
 from dfcompiler.importers.onnx.signature import (
@@ -105,7 +106,7 @@ class _Importer:
             context.source = ""
             signature.check_output(name, declared, value.type)
             outputs.append((name, context.name(value), value))
-        ops = _with_outputs(context.builder.ops, outputs)
+        ops = _with_outputs(with_minus_infinity(context.builder.ops), outputs)
         used = {name for op in ops for name in op.inputs}
         weights = [c for c in context.weights.values() if f"@{c.name}" in used]
         containers = (
