@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from dfcompiler.analysis.scores import Added, Hidden, Mask
 from dfcompiler.analysis.visibility import Always, Causal, Leaf, leaves, not_negative, shown
-from dfcompiler.ir.dims import Dim, equal, same_shape
+from dfcompiler.ir.dims import Dim, Shape, equal, same_shape
 from dfcompiler.ir.draft import Draft
 from dfcompiler.ir.match import MismatchError, through
 from dfcompiler.ir.types import DType, TensorType
@@ -43,7 +43,10 @@ class MaskBuilder:
                 plain = through(self.draft.state, mask.name, "expand", "copy")
                 self.added.append(self._lifted(plain, mask.rank))
                 continue
-            kept = self._kept(mask.visible)
+            if mask.shape is None:
+                kept = self._kept(mask.visible)
+            else:
+                kept = [self._reshaped(mask.visible, mask.shape)]
             if mask.fill == -math.inf:
                 self.causal |= any(map(self._is_causal, kept))
                 self.visible += [leaf for leaf in kept if not self._is_causal(leaf)]
@@ -60,6 +63,10 @@ class MaskBuilder:
         if len(kept) == len(parts) and not any(map(self._is_causal, kept)):
             return [Leaf(through(state, mask.name, "expand", "copy"), mask.negated)]
         return list(dict.fromkeys(kept))
+
+    def _reshaped(self, mask: Leaf, shape: Shape) -> Leaf:
+        name = self.draft.once((mask.name, shape), lambda: self.draft.reshape(mask.name, shape))
+        return Leaf(name, mask.negated)
 
     def _is_causal(self, leaf: Leaf) -> bool:
         """Whether a mask shows the last query the last key, and so on backward."""

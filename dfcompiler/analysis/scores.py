@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from dfcompiler.analysis.visibility import Leaf
-from dfcompiler.ir.dims import same_shape
+from dfcompiler.ir.dims import Shape, same_shape
 from dfcompiler.ir.match import MismatchError, is_last_axis, scaled, through
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.rewrite import StateRewriter
@@ -25,7 +25,8 @@ class Added:
 class Hidden:
     """A mask that adds `fill` to the scores, or replaces them by it, where `visible` is false.
 
-    `added` is the value that is added, if there is one.
+    `added` is the value that is added, if there is one; `shape` what `visible` is reshaped to, if
+    it is.
     """
 
     visible: Leaf
@@ -33,6 +34,7 @@ class Hidden:
     replaces: bool
     rank: int
     added: str = ""
+    shape: Shape | None = None
 
 
 Mask = Added | Hidden
@@ -146,6 +148,8 @@ def masks_of(state: StateRewriter, mask: str, rank: int) -> list[Mask]:
     if state.scalar(mask) == 0:
         return []
     op = state.producer(through(state, mask, "expand", "copy"))
+    if op is not None and op.kind == "reshape":
+        return _reshaped_mask(state, op, rank) or [Added(mask, rank)]
     if op is not None and op.kind == "where":
         left, right = (state.scalar(name) for name in op.inputs[1:])
         if left == 0 and right is not None and right < 0:
@@ -153,6 +157,20 @@ def masks_of(state: StateRewriter, mask: str, rank: int) -> list[Mask]:
         if right == 0 and left is not None and left < 0:
             return [Hidden(Leaf(op.inputs[0], True), float(left), False, rank, op.result)]
     return [Added(mask, rank)]
+
+
+def _reshaped_mask(state: StateRewriter, reshape: Op, rank: int) -> list[Mask] | None:
+    """What a mask says that was chosen from zero and minus infinity before it was reshaped."""
+    op = state.producer(reshape.inputs[0])
+    if op is None or op.kind != "where":
+        return None
+    values = tuple(state.scalar(name) for name in op.inputs[1:])
+    if values not in ((0, -math.inf), (-math.inf, 0)):
+        return None
+    if not same_shape(state.type_of(op.inputs[0]).shape, op.type.shape):
+        return None
+    visible = Leaf(op.inputs[0], values[0] != 0)
+    return [Hidden(visible, -math.inf, False, rank, shape=reshape.type.shape)]
 
 
 _SCORE_KINDS = ("add", "mul", "div", "where", "cast", "reshape")
