@@ -19,7 +19,12 @@ def build() -> nn.Module:
         max_position_embeddings=64,
         attn_implementation="sdpa",
     )
-    return BertModel(config, add_pooling_layer=False).eval()
+    module = BertModel(config, add_pooling_layer=False)
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
+            # Biases start as zeros and scales as ones, which would hide mistakes.
+            nn.init.normal_(parameter, float(parameter.mean()), 0.1)
+    return module.eval()
 
 
 def example_inputs(batch: int = 2, sequence: int = 7) -> dict[str, torch.Tensor]:

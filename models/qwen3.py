@@ -24,7 +24,12 @@ def build() -> nn.Module:
         use_cache=False,
         attn_implementation="sdpa",
     )
-    return Qwen3ForCausalLM(config).eval()
+    module = Qwen3ForCausalLM(config)
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
+            # Biases start as zeros and scales as ones, which would hide mistakes.
+            nn.init.normal_(parameter, float(parameter.mean()), 0.1)
+    return module.eval()
 
 
 def example_inputs(batch: int = 2, sequence: int = 7) -> dict[str, torch.Tensor]:

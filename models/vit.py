@@ -20,7 +20,12 @@ def build() -> nn.Module:
         intermediate_size=64,
         attn_implementation="sdpa",
     )
-    return ViTModel(config, add_pooling_layer=False).eval()
+    module = ViTModel(config, add_pooling_layer=False)
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
+            # Biases start as zeros and scales as ones, which would hide mistakes.
+            nn.init.normal_(parameter, float(parameter.mean()), 0.1)
+    return module.eval()
 
 
 def example_inputs(batch: int = 2) -> dict[str, torch.Tensor]:
