@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from dfcompiler.errors import InternalError
@@ -91,6 +92,8 @@ class Context:
 
     def constant(self, value: Attr, dtype: DType, shape: Shape = ()) -> Tensor:
         """A number in every element, or nested lists of numbers."""
+        if dtype is DType.F32:
+            value = _shortest(value)
         return self.emit("constant", (), {"value": value}, type=TensorType(dtype, shape))
 
     def number(self, value: Number, dtype: DType) -> Tensor:
@@ -208,3 +211,10 @@ def promoted(operands: Sequence[Operand]) -> DType:
 
 def _category(dtype: torch.dtype) -> int:
     return 2 if dtype.is_floating_point else 1 if dtype is not torch.bool else 0
+
+
+def _shortest(value: Attr) -> Attr:
+    """Numbers with the fewest digits that are the same in single precision."""
+    if isinstance(value, tuple):
+        return tuple(map(_shortest, value))
+    return float(str(np.float32(value))) if isinstance(value, float) else value
