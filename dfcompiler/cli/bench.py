@@ -65,7 +65,8 @@ def bench_command(
     ceiling = measure_fma_gflops(threads)
     contestants = {"dfcompiler": partial(subject.run, inputs, sizes)}
     contestants |= {name: partial(run, inputs) for name, run in runners.items()}
-    timings = interleave(contestants, rounds)
+    with session.working(f"timing {rounds} rounds"):
+        timings = interleave(contestants, rounds)
     gflop = measure(subject.program, sizes).flops * 1e-9
     rows: list[dict[str, Any]] = [
         {

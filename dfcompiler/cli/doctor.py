@@ -60,7 +60,8 @@ def doctor_command(
     findings = (_compiler(), _openmp(), *(_package(*row) for row in _PACKAGES))
     missing = [one for one in findings if one.required and not one.found]
     threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or host_cores()
-    measured = _ceilings(threads) if ceilings and not missing else None
+    with session.working("measuring the machine"):
+        measured = _ceilings(threads) if ceilings and not missing else None
     session.emit(
         form,
         {

@@ -39,10 +39,12 @@ def explain_command(
     machine = parse_target(target)
     whole = api.resolve_pipeline(pipeline, machine)
     last = position(whole, name)
-    program = api.specialize(api.import_model(model), parse_shapes(shape))
+    with session.working("importing the model"):
+        program = api.specialize(api.import_model(model), parse_shapes(shape))
     session.program = program
-    result = Pipeline(whole.passes[: last + 1]).run(program)
-    before = Pipeline(whole.passes[:last]).run(program).program if last else program
+    with session.working(f"running passes up to {name}"):
+        before = Pipeline(whole.passes[:last]).run(program).program
+        result = Pipeline(whole.passes[: last + 1]).run(program)
     record = result.records[-1]
     old, new = _kinds(before), _kinds(result.program)
     changes = {

@@ -38,10 +38,12 @@ def inspect_command(
     if is_artifact(model):
         program: Program = read_snapshot(model, "" if after == "final" else after)
     else:
-        program = api.specialize(api.import_model(model), parse_shapes(shape))
+        with session.working("importing the model"):
+            program = api.specialize(api.import_model(model), parse_shapes(shape))
         session.program = program
         if after not in ("", "import"):
-            program = _after(program, after, target, pipeline)
+            with session.working("running passes"):
+                program = _after(program, after, target, pipeline)
     form_json = form is Format.JSON
     data = program_data(program) if form_json else {}
     session.emit(form, {"command": "inspect", **data}, "" if form_json else show(program).rstrip())

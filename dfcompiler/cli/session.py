@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,15 @@ class Session:
     program: Program | None = None
     results: Console = field(default_factory=lambda: _results_console())
     log: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Says on a terminal what takes its time."""
+        if not self.log.is_terminal:
+            yield
+            return
+        with self.log.status(text):
+            yield
 
     def emit(self, form: Format, data: dict[str, Any], *text: RenderableType) -> None:
         """Writes a result: `data` with its schema version as JSON, or `text`."""

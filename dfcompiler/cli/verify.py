@@ -52,7 +52,8 @@ def verify_command(
     sizes = subject.sizes(parse_shapes(shape))
     inputs = sample_inputs(subject.program, sizes, seed)
     chosen = against or subject.default_reference()
-    expected = subject.reference(chosen, sizes)(inputs)
+    with session.working(f"running {chosen}"):
+        expected = subject.reference(chosen, sizes)(inputs)
     found = subject.run(inputs, sizes)
     try:
         differences = compare(found, _named(expected, list(found)))
