@@ -9,8 +9,9 @@ from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import TensorType
 
-BLOCK_ROWS, PANEL_COLUMNS = 96, 64
-"""The block of A that a matrix product keeps, and the panel of B that passes it."""
+TILE_ROWS, BLOCK_ROWS, PANEL_COLUMNS, DEPTH = 6, 96, 64, 384
+"""A matrix product: rows of the register tile and of a block of A, columns of a panel of B, and
+how much of the summed axis is taken at a time."""
 
 Types = tuple[TensorType, ...]
 
@@ -82,8 +83,10 @@ def _row_reads(op: Op, types: Types, fast_bytes: int) -> int:
 def _matmul_reads(op: Op, a: TensorType, b: TensorType, fast_bytes: int) -> int:
     """A block of rows of A stays in fast memory while every panel of B passes it.
 
-    B is read once per block of rows, or once where it fits beside a block; A is read once, or once
-    per panel where a block does not fit. A B that is shared by the batch makes it more rows.
+    B is read once where it fits beside a block, once per block where a slice of a panel fits, else
+    once per register tile. A is read once, or once per panel where a block does not fit. Partial
+    sums return to slow memory where neither fits. A B that is shared by the batch makes it more
+    rows.
     """
     rows, inner = int(a.shape[-2]), int(a.shape[-1])
     batch = prod(map(int, op.type.shape[:-2]))
@@ -92,11 +95,17 @@ def _matmul_reads(op: Op, a: TensorType, b: TensorType, fast_bytes: int) -> int:
         rows, batch = rows * batch, 1
     a_bytes = rows * inner * a.dtype.bytes
     b_bytes = bytes_of(b) // max(1, shared)
-    blocks, panels = ceil(rows / BLOCK_ROWS), max(1, ceil(int(b.shape[-1]) / PANEL_COLUMNS))
+    panels = max(1, ceil(int(b.shape[-1]) / PANEL_COLUMNS))
+    steps = max(1, ceil(inner / DEPTH))
     block_bytes, panel_bytes = min(rows, BLOCK_ROWS) * inner * a.dtype.bytes, b_bytes // panels
-    b_reads = 1 if block_bytes + b_bytes <= fast_bytes else blocks
+    partial_bytes = BLOCK_ROWS * PANEL_COLUMNS * op.type.dtype.bytes
+    slice_fits = panel_bytes // steps + partial_bytes <= fast_bytes
+    b_reads = ceil(rows / (BLOCK_ROWS if slice_fits else TILE_ROWS))
+    if block_bytes + b_bytes <= fast_bytes:
+        b_reads = 1
     a_reads = 1 if block_bytes + panel_bytes <= fast_bytes else panels
-    return batch * (a_bytes * a_reads + b_bytes * b_reads)
+    sums = 0 if slice_fits else 2 * (steps - 1) * rows * int(b.shape[-1]) * op.type.dtype.bytes
+    return batch * (a_bytes * a_reads + b_bytes * b_reads + sums)
 
 
 def _attention_reads(op: Op, types: Types, fast_bytes: int) -> int:
