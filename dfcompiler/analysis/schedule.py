@@ -9,7 +9,7 @@ from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import TensorType
 
-TILE_ROWS, BLOCK_ROWS, PANEL_COLUMNS, DEPTH = 6, 96, 64, 384
+TILE_ROWS, BLOCK_ROWS, PANEL_COLUMNS, DEPTH = 6, 96, 64, 3072
 """A matrix product: rows of the register tile and of a block of A, columns of a panel of B, and
 how much of the summed axis is taken at a time."""
 

@@ -64,7 +64,7 @@ def compile_command(
 
 
 def _text(data: dict[str, Any]) -> list[Any]:
-    from dfcompiler.cli.tables import pass_table
+    from dfcompiler.report.tables import pass_table
 
     seconds = data["seconds"]
     kernels = ", ".join(f"{count} {name}" for name, count in data["kernels"].items())

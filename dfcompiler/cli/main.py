@@ -19,6 +19,7 @@ from dfcompiler.cli.explain import explain_command
 from dfcompiler.cli.generate import generate_command
 from dfcompiler.cli.inspect import inspect_command
 from dfcompiler.cli.passes import passes_command
+from dfcompiler.cli.report import report_command
 from dfcompiler.cli.run import run_command
 from dfcompiler.cli.session import Session
 from dfcompiler.cli.verify import verify_command
@@ -36,6 +37,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run_command,
     "generate": generate_command,
     "inspect": inspect_command,
+    "report": report_command,
     "passes": passes_command,
     "explain": explain_command,
     "verify": verify_command,

@@ -9,6 +9,7 @@ from typing import Any
 
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.pipeline import PipelineResult
+from dfcompiler.report.kernels import kernel_rows
 
 
 def pass_rows(result: PipelineResult) -> list[dict[str, Any]]:
@@ -41,10 +42,12 @@ def kernel_counts(kernels: Iterable[KernelRecord]) -> dict[str, int]:
 
 def report_data(result: PipelineResult, kernels: Iterable[KernelRecord]) -> dict[str, Any]:
     """The contents of ``report.json``; without times, so that equal compiles give equal bytes."""
+    records = tuple(kernels)
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in pass_rows(result)]
     return {
         "schema_version": 1,
         "symbols": dict(result.probes[-1]),
         "passes": rows,
-        "kernels": kernel_counts(kernels),
+        "kernels": kernel_counts(records),
+        "operators": kernel_rows(result.program, records, result.probes[-1]),
     }
