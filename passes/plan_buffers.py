@@ -13,6 +13,7 @@ from dfcompiler.ir import Container, Dim, DType, Loop, Op, Program, Role, State,
 from dfcompiler.ir.dims import as_dim, equal, evaluate, expand, free_symbols, substitute, symbol
 from dfcompiler.ir.rewrite import map_states
 from dfcompiler.pipeline import Decline, Pass
+from passes.rules.temporaries import merge_temporaries
 
 TYPICAL_EXTENT = 128
 """The value of a symbol without maximum at which sizes are compared to choose places."""
@@ -51,6 +52,7 @@ class PlanBuffers(Pass):
     def run(self, program: Program, decline: Decline) -> Program:
         if any("slot" in op.attrs for op in program.ops()):
             return program
+        program = merge_temporaries(program)
         shared = aliases(program)
         slots = _assign(program)
         names = _slot_names(program, len(slots))
