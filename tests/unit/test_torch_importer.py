@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from dfcompiler.importers.torch_export import import_exported, import_module
-from dfcompiler.ir import DType, Program, Role, interpret, parse, show
+from dfcompiler.importers.torch_export.mutation import write_buffers
+from dfcompiler.ir import DType, Op, Program, Role, TensorType, interpret, parse, show
 from models import bert, gpt2, llama, qwen3, vit
 from tests.tolerances import assert_close
 
@@ -493,6 +494,20 @@ class Swap(nn.Module):
         return self.left + x
 
 
+class Shift(nn.Module):
+    """A buffer that moves to the next one before it changes, and one that stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("new", torch.tensor([1.0, 2.0, 3.0]))
+        self.register_buffer("old", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.old.copy_(self.new)
+        self.new.add_(x)
+        return self.old * self.new
+
+
 class Rows(nn.Module):
     """Writes rows twice and reads the table before, between and after."""
 
@@ -509,7 +524,7 @@ class Rows(nn.Module):
         return before, between, self.table.sum(0)
 
 
-@pytest.mark.parametrize("kind", [Counter, Swap, Rows])
+@pytest.mark.parametrize("kind", [Counter, Swap, Shift, Rows])
 def test_buffers_persist(kind: type[nn.Module]) -> None:
     module, x = kind(), random(3)
     program = import_module(kind(), (x,))
@@ -537,3 +552,18 @@ def test_updates_happen_in_place() -> None:
     writes = [op for op in program.ops() if op.result == "@table"]
     assert writes
     assert all(op.kind == "index_copy" and op.inputs[0] == "@table" for op in writes)
+
+
+def test_a_value_for_two_buffers_is_written_to_one_and_copied_to_the_other() -> None:
+    vector = TensorType(DType.F32, (3,))
+    ops = [Op("%0", vector, "add", ("@left", "@x"))]
+    types = {"%0": vector, "@left": vector, "@right": vector}
+    assert write_buffers(ops, {"@left": "%0", "@right": "%0"}, types) == (
+        Op("@left", vector, "add", ("@left", "@x")),
+        Op("%old0", vector, "copy", ("@left",)),
+        Op("@right", vector, "copy", ("%old0",)),
+    )
+
+
+def test_a_buffer_that_keeps_its_contents_is_not_written() -> None:
+    assert write_buffers([], {"@left": "@left"}, {}) == ()

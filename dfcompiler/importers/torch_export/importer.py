@@ -94,11 +94,21 @@ def _prepared(exported: Any) -> Any:
     table = torch.export.default_decompositions() if missing else {}
     chosen = {target: table[target] for target in missing if target in table}
     if chosen or mutates(exported.graph):
-        exported = exported.run_decompositions(chosen)
+        exported = _decomposed(exported, chosen)
         missing = missing_operators(exported.graph)
     if missing:
         raise unsupported({str(target): nodes for target, nodes in missing.items()})
     return exported
+
+
+def _decomposed(exported: Any, table: Mapping[Any, Any]) -> Any:
+    try:
+        return exported.run_decompositions(table)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"torch cannot bring the program into functional form: {reason}"
+        ) from error
 
 
 class _Import:

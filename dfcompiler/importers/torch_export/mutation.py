@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dfcompiler.ir.program import Attrs, Op
 from dfcompiler.ir.types import TensorType
@@ -23,49 +23,54 @@ def write_buffers(
     then a chain of updates happens in place, link by link. Otherwise the value is copied into the
     buffer at the end, when every reader of the old contents is done.
     """
-    kept = {
-        value: buffer for buffer, value in reversed(list(updates.items())) if value.startswith("%")
-    }
-    current = list(ops)
+    places = _Places.of(ops, updates.values())
+    names: dict[str, str] = {}
     late: list[tuple[str, str]] = []
     for buffer, value in updates.items():
-        if kept.get(value) != buffer or not _write_in_place(current, buffer, value):
-            late.append((buffer, value))
-    return (*current, *_copies(late, types))
+        chain = places.chain(buffer, value) if value not in names else []
+        names |= dict.fromkeys(chain, buffer)
+        if not chain and value != buffer:
+            late.append((buffer, names.get(value, value)))
+    renamed = (replace(op.renamed(names), result=names.get(op.result, op.result)) for op in ops)
+    return (*renamed, *_copies(late, types))
 
 
-def _write_in_place(ops: list[Op], buffer: str, value: str) -> bool:
-    """Renames `value`, and the links of its chain before it, to `buffer`; whether it did."""
-    position = _definition(ops, value)
-    if position is None or _is_read(ops[position + 1 :], buffer):
-        return False
-    target: str | None = value
-    while target is not None:
-        position = _definition(ops, target)
-        assert position is not None
-        previous = ops[position].inputs[0] if ops[position].kind == "index_copy" else ""
-        ops[position] = replace(ops[position], result=buffer)
-        for later in range(position + 1, len(ops)):
-            ops[later] = ops[later].renamed({target: buffer})
-        target = previous if _is_link(ops, previous, buffer, position) else None
-    return True
+@dataclass(frozen=True)
+class _Places:
+    """Where each value is defined, and where a name is read last."""
 
+    ops: Sequence[Op]
+    defined: Mapping[str, int]
+    last_read: Mapping[str, int]
 
-def _is_link(ops: Sequence[Op], value: str, buffer: str, written: int) -> bool:
-    """Whether `value`, overwritten at `written`, may live in `buffer` until then."""
-    position = _definition(ops, value)
-    if position is None or ops[position].kind != "index_copy":
-        return False
-    between = ops[position + 1 : written + 1]
-    return not _is_read(between, buffer) and not _is_read(ops[written + 1 :], value)
+    @staticmethod
+    def of(ops: Sequence[Op], read_at_the_end: Iterable[str]) -> _Places:
+        last_read = {name: i for i, op in enumerate(ops) for name in op.inputs}
+        # Old contents that go to another buffer are read by a copy behind everything.
+        last_read |= {name: len(ops) for name in read_at_the_end if name.startswith("@")}
+        return _Places(ops, {op.result: i for i, op in enumerate(ops)}, last_read)
 
+    def chain(self, buffer: str, value: str) -> list[str]:
+        """The values that may live in `buffer`: `value`, and the links that it was updated from.
 
-def _definition(ops: Sequence[Op], value: str) -> int | None:
-    return next((i for i, op in enumerate(ops) if op.result == value), None)
+        Empty if the old contents are still read after `value` is defined.
+        """
+        found: list[str] = []
+        written = len(self.ops)
+        old = self.last_read.get(buffer, -1)
+        while value.startswith("%") and old <= self.defined[value]:
+            if found and self.last_read[value] > written:
+                break
+            found.append(value)
+            written = self.defined[value]
+            op = self.ops[written]
+            if op.kind != "index_copy" or not self._is_update(op.inputs[0]):
+                break
+            value = op.inputs[0]
+        return found
 
-
-def _is_read(ops: Sequence[Op], name: str) -> bool:
-    return any(name in op.inputs for op in ops)
+    def _is_update(self, value: str) -> bool:
+        return value in self.defined and self.ops[self.defined[value]].kind == "index_copy"
 
 
 def _copies(late: Sequence[tuple[str, str]], types: Mapping[str, TensorType]) -> list[Op]:
