@@ -9,14 +9,14 @@ from typing import ClassVar
 from dfcompiler.ir import Program
 from dfcompiler.ir.rewrite import map_states
 from dfcompiler.pipeline import Decline, Pass
-from passes.rules import algebra, broadcast, indices, movement, products
+from passes.rules import algebra, broadcast, indices, movement, products, ranges
 from passes.rules.sweep import Rule, Sweep
 
 
 def _rules() -> dict[str, tuple[Rule, ...]]:
     table: dict[str, tuple[Rule, ...]] = defaultdict(tuple)
-    families = (products.ATTRIBUTES, products.RULES, indices.RULES, broadcast.RULES)
-    for family in (*families, movement.RULES, algebra.RULES):
+    families = (products.ATTRIBUTES, products.RULES, indices.RULES, ranges.RULES)
+    for family in (*families, broadcast.RULES, movement.RULES, algebra.RULES):
         for kind, rules in family.items():
             table[kind] += rules
     return dict(table)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
-import sympy
 
 from dfcompiler.ir import Dim, Op
-from dfcompiler.ir.dims import as_dim, equal, evaluate, expand, free_symbols, same_shape, symbol
+from dfcompiler.ir.dims import as_dim, equal, expand, same_shape
 from dfcompiler.ir.operators.spec import normalize_axis
+from passes.rules.ranges import is_always_nonnegative, range_of
 from passes.rules.sweep import Rule, Sweep, as_constant, as_kind
-
-Interval: TypeAlias = "tuple[Dim, Dim]"
-"""Least and greatest value, both included."""
-
-DEPTH_LIMIT = 8
-"""How many operators `interval` looks through, so that a rule takes constant time."""
 
 
 def plain_extent(sweep: Sweep, op: Op) -> Op | None:
@@ -63,7 +56,7 @@ def fold_iota(sweep: Sweep, op: Op) -> Op | None:
     ranges = [sweep.producer(name, "iota") for name in op.inputs[:1]]
     if not ranges or ranges[0] is None or not op.type.dtype.is_integer:
         return None
-    start, step = _range(ranges[0])
+    start, step = range_of(ranges[0])
     amount = _extent(sweep, op.inputs[1]) if len(op.inputs) == 2 else 0
     if amount is None or op.type.rank != 1:
         return None
@@ -101,13 +94,9 @@ def slice_iota(sweep: Sweep, op: Op) -> Op | None:
     inner = sweep.producer(op.inputs[0], "iota")
     if inner is None:
         return None
-    start, step = _range(inner)
+    start, step = range_of(inner)
     (offset,), (stride,) = op.attr("starts"), op.attr("steps") or (1,)
     return _iota(op, start + offset * step, step * stride)
-
-
-def _range(op: Op) -> tuple[Dim, Dim]:
-    return as_dim(op.attr("start", 0)), as_dim(op.attr("step", 1))
 
 
 def _iota(op: Op, start: Dim, step: Dim) -> Op:
@@ -127,11 +116,15 @@ def gather_range(sweep: Sweep, op: Op) -> Op | None:
     producer = sweep.producer(index, "iota")
     if producer is None:
         return None
-    start, step = _range(producer)
+    start, step = range_of(producer)
     extent = sweep.shape_of(data)[axis]
     (size,) = producer.type.shape
     room = extent - start - size
-    if not equal(step, 1) or not _fits(sweep, start) or not _fits(sweep, room):
+    if (
+        not equal(step, 1)
+        or not is_always_nonnegative(sweep, start)
+        or not is_always_nonnegative(sweep, room)
+    ):
         return None
     zeros: list[Dim] = [0] * op.type.rank
     zeros[axis] = start
@@ -167,98 +160,6 @@ def gather_narrow(sweep: Sweep, op: Op) -> Op | None:
     return as_kind(op, producer.kind, small)
 
 
-def _fits(sweep: Sweep, dim: Dim) -> bool:
-    """Whether a dimension is never negative, symbols being at most their maximum."""
-    maxima = {s.name: s.maximum for s in sweep.program.symbols}
-    worst = {name: maxima.get(name) for name in free_symbols(dim)}
-    if is_nonnegative(sweep, dim):
-        return True
-    bounds = {name: most for name, most in worst.items() if most is not None}
-    if len(bounds) < len(worst) or not _falls(dim):
-        return False
-    return evaluate(dim, bounds) >= 0
-
-
-def _falls(dim: Dim) -> bool:
-    """Whether a polynomial never grows when a symbol does."""
-    if isinstance(dim, int):
-        return True
-    terms = sympy.Add.make_args(sympy.expand(dim))
-    return all(term.is_number or term.as_coeff_Mul()[0].is_negative for term in terms) and bool(
-        dim.is_polynomial(*dim.free_symbols)
-    )
-
-
-def is_nonnegative(sweep: Sweep, dim: Dim) -> bool:
-    """Whether a polynomial in symbols of at least 1, loop variables of at least 0, is ≥ 0."""
-    if isinstance(dim, int):
-        return dim >= 0
-    if not dim.is_polynomial(*dim.free_symbols):
-        return False
-    declared = {s.name for s in sweep.program.symbols}
-    shift = {symbol(n): symbol(n) + 1 for n in free_symbols(dim) if n in declared}
-    shifted = sympy.expand(dim.subs(shift, simultaneous=True))
-    terms = sympy.Add.make_args(shifted)
-    return all(not term.as_coeff_Mul()[0].is_negative for term in terms)
-
-
-def interval(sweep: Sweep, name: str, depth: int = DEPTH_LIMIT) -> Interval | None:
-    """The range of an integer value, where producers tell it."""
-    value = sweep.scalar(name)
-    if isinstance(value, int):
-        return int(value), int(value)
-    producer = sweep.producer(name)
-    if producer is None or depth == 0 or not producer.type.dtype.is_integer:
-        return None
-    match producer.kind:
-        case "dim":
-            return producer.attr("value"), producer.attr("value")
-        case "iota":
-            start, step = _range(producer)
-            last = as_dim(start + step * (producer.type.shape[0] - 1))
-            return (start, last) if is_nonnegative(sweep, step) else (last, start)
-        case "reshape" | "expand" | "transpose" | "slice" | "gather":
-            return interval(sweep, producer.inputs[0], depth - 1)
-        case "add" | "sub":
-            a, b = (interval(sweep, n, depth - 1) for n in producer.inputs)
-            if a is None or b is None:
-                return None
-            if producer.kind == "add":
-                return as_dim(a[0] + b[0]), as_dim(a[1] + b[1])
-            return as_dim(a[0] - b[1]), as_dim(a[1] - b[0])
-    return None
-
-
-def decide(sweep: Sweep, op: Op) -> Op | None:
-    """A comparison whose sides do not overlap is a constant: ``iota >= 0`` is true."""
-    a, b = (interval(sweep, name) for name in op.inputs)
-    if a is None or b is None:
-        return None
-
-    def below(left: Interval, right: Interval, gap: int) -> bool:
-        return is_nonnegative(sweep, as_dim(right[0] - left[1] - gap))
-
-    always = {
-        "less": below(a, b, 1),
-        "less_equal": below(a, b, 0),
-        "greater": below(b, a, 1),
-        "greater_equal": below(b, a, 0),
-        "equal": False,
-        "not_equal": below(a, b, 1) or below(b, a, 1),
-    }
-    never = {
-        "less": always["greater_equal"],
-        "less_equal": always["greater"],
-        "greater": always["less_equal"],
-        "greater_equal": always["less"],
-        "equal": always["not_equal"],
-        "not_equal": False,
-    }
-    if always[op.kind]:
-        return as_constant(op, True)
-    return as_constant(op, False) if never[op.kind] else None
-
-
 def wrap_negative(sweep: Sweep, op: Op) -> Op | None:
     """A gather counts negative indices from the end by itself.
 
@@ -282,8 +183,6 @@ def wrap_negative(sweep: Sweep, op: Op) -> Op | None:
     return replace(op, inputs=(data, plain)) if same else None
 
 
-_COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
-
 RULES: dict[str, tuple[Rule, ...]] = {
     "dim": (plain_extent,),
     "add": (fold_extents, fold_iota),
@@ -293,5 +192,4 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "cast": (fold_extents, fold_iota),
     "slice": (slice_counting_weight, slice_iota),
     "gather": (wrap_negative, gather_range, gather_narrow),
-    **dict.fromkeys(_COMPARISONS, (decide,)),
 }
