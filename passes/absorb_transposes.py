@@ -54,7 +54,7 @@ class AbsorbTransposes(Pass):
 def _absorb(state: StateRewriter, transpose: Op) -> str:
     """Makes one transpose a view; the reason if it stays a copy."""
     perm = transpose.attr("perm")
-    if perm[-1] != len(perm) - 1:
+    if perm[-1:] != (len(perm) - 1,):
         return "it moves the last axis, along which kernels read vectors"
     source = state.producer(transpose.inputs[0])
     if source is not None and source.kind == "attention":

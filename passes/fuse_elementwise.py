@@ -132,7 +132,7 @@ class _Grouping:
             return f"{op.kind} would be computed again for every element of {root.type}"
         if op.kind == "reshape" and not self.only_unit_axes(op):
             return "the reshape merges or splits axes"
-        if op.kind == "transpose" and op.attr("perm")[-1] != op.type.rank - 1:
+        if op.kind == "transpose" and op.attr("perm")[-1:] != (op.type.rank - 1,):
             return "the transpose moves the last axis"
         end = self.state_position(root)
         for name in op.inputs:
