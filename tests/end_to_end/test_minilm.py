@@ -13,7 +13,6 @@ from torch import nn
 import dfcompiler as dfc
 from dfcompiler.api import Options, compile_artifact
 from dfcompiler.errors import InputError
-from dfcompiler.ir import Op, Program
 from dfcompiler.reference.runners import onnxruntime
 from dfcompiler.runtime import Model
 from models import minilm, minilm_int8
@@ -84,34 +83,6 @@ def test_no_contraction_uses_a_pure_expansion(from_onnx: Model, from_torch: Mode
         assert len(contractions) == 36
         assert Counter(k["op"] for k in kernels)["attention"] == 6
         assert not [k for k in kernels if "pure" in k["implementation"]]
-
-
-def contents(program: Program) -> Counter[str]:
-    """Kinds, types and fused operators of a program; the names and the mask's spelling left out."""
-
-    def describe(op: Op) -> str:
-        return f"{op.kind} {op.type} {[inner.kind for inner in op.region]}"
-
-    masks = ("bool", "1, 1, sequence]", "[batch, sequence]")
-    kept = (describe(op) for op in program.ops())
-    return Counter(text for text in kept if not any(mask in text for mask in masks))
-
-
-def test_both_sources_become_the_same_program(onnx_file: Path, module: nn.Module) -> None:
-    imported = (
-        dfc.import_model(onnx_file),
-        dfc.import_model(
-            module,
-            example_inputs=minilm.example_inputs(),
-            dynamic_shapes=minilm.dynamic_shapes(),
-        ),
-    )
-    left, right = (dfc.optimize(program).program for program in imported)
-    assert contents(left) == contents(right)
-    assert left.symbols == right.symbols
-    assert [(c.name, c.type) for c in (*left.inputs, *left.outputs)] == [
-        (c.name, c.type) for c in (*right.inputs, *right.outputs)
-    ]
 
 
 def test_external_data_gives_the_same_artifact(
