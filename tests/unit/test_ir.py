@@ -295,6 +295,13 @@ WRITE = "@y: f32[S, 4] = copy @x"
         (("%0: f32[S, 4] = gather @w, @x {axis = 0}", WRITE), "the index is f32"),
         (("%0: f32[S, 4] = where @i, @x, @x", WRITE), "the condition is i64"),
         (("%0: f32[S, 4] = layer_norm @x, @i {epsilon = 0.1}", WRITE), "scale and bias"),
+        (
+            (
+                "%0: f32[] = reduce_sum @w {axes = [0, 1]}",
+                "%1: f32[] = layer_norm %0 {epsilon = 0.1}",
+            ),
+            "layer_norm takes at least one axis",
+        ),
         (("%0: f32[S, 4] = fused @x", WRITE), "at least one operator in its region"),
         ((), "output @y is never written"),
     ],

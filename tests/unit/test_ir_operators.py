@@ -359,6 +359,11 @@ def test_concat_and_pad() -> None:
     check(padded, F.pad(torch.from_numpy(a), (0, 2, 1, 0), value=-1.5))
 
 
+def test_a_number_padded_on_no_axis_is_itself() -> None:
+    number = np.array(2.5, np.float32)
+    check(run("pad", number, before=(), after=()), number)
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_gather(axis: int) -> None:
     x, index = floats(4, 5, 6), np.array([[0, 3], [-1, 2]])
