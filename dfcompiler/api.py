@@ -409,9 +409,9 @@ def _import_file(path: Path) -> Program:
     if path.suffix == ".ir":
         return _import_text(path)
     if path.suffix == ".pt2":
-        from dfcompiler.importers.torch_export import import_exported
+        from dfcompiler.importers.torch_export import import_exported, load_exported
 
-        return import_exported(_load_exported(path), path.stem)
+        return import_exported(load_exported(path), path.stem)
     from dfcompiler.importers.onnx import import_onnx
 
     return import_onnx(path)
@@ -430,16 +430,6 @@ def _import_text(path: Path) -> Program:
             hint="compile the model it was made from",
         )
     return program
-
-
-def _load_exported(path: Path) -> Any:
-    import torch
-
-    try:
-        return torch.export.load(path)
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{path} is no program saved by torch.export.save: {first}") from error
 
 
 def _kind(model: Any) -> str:

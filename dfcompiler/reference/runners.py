@@ -74,9 +74,11 @@ def exported_torch(model: Path, threads: int = 0) -> Runner:
             f"{model} cannot be run by torch; expected a file of torch.export.save (.pt2)",
             hint="use --against onnxruntime or --against interpreter",
         )
+    from dfcompiler.importers.torch_export import load_exported
+
     if threads:
         torch.set_num_threads(threads)
-    return torch_module(torch.export.load(model).module())
+    return torch_module(load_exported(model).module())
 
 
 def torch_module(module: Any) -> Runner:

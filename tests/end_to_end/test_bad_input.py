@@ -72,6 +72,15 @@ def test_a_truncated_model(kept: float, tmp_path: Path, capsys: pytest.CaptureFi
     refused(capsys, model, 3, "model", "cut.onnx")
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 but no archive", b"text"])
+def test_a_saved_torch_program_that_is_none(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "broken.pt2"
+    model.write_bytes(content)
+    refused(capsys, model, 3, "model", "broken.pt2")
+
+
 def test_missing_operators_are_all_listed_with_their_nodes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

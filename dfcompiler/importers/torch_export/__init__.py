@@ -8,11 +8,8 @@ from dfcompiler.importers.torch_export.graph_module import (
     import_graph_module,
     without_handler,
 )
-from dfcompiler.importers.torch_export.importer import (
-    import_exported,
-    import_module,
-    load_exported,
-)
+from dfcompiler.importers.torch_export.importer import import_exported, import_module
+from dfcompiler.importers.torch_export.saved import load_exported
 
 __all__ = [
     "GraphProgram",

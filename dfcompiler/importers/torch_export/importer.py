@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,20 +71,6 @@ def import_module(
             hint="export it with torch.export.export and pass the ExportedProgram",
         ) from error
     return import_exported(exported, name)
-
-
-def load_exported(path: Path) -> torch.export.ExportedProgram:
-    """The program that `torch.export.save` wrote to `path`.
-
-    Raises:
-        ModelError: if the file holds none.
-    """
-    try:
-        return torch.export.load(path)
-    except Exception as error:
-        raise ModelError(
-            f"{path} is no program that torch.export.save wrote, or it is damaged"
-        ) from error
 
 
 def _prepared(exported: Any) -> Any:
