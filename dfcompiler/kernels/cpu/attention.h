@@ -147,17 +147,25 @@ void few_scores(int rows, long keys, long width, const T* q, long q_row, const T
     }
 }
 
-// Scaled and masked scores of one row become weights; the lanes behind `visible` become zero up to
-// `keys`. Returns what the row's earlier weights are to be multiplied with.
+// What is known of one row's softmax so far.
+template <class T>
+struct Row {
+  T peak = -std::numeric_limits<T>::infinity();  // greatest score
+  T shift = 0;                                   // what is taken from scores before exp
+  T factor = 0;                                  // what earlier weights are to be multiplied with
+  T total = 0;                                   // sum of weights
+};
+
+// Scales and masks the scores of a row that begin at `column`, and finds the greatest.
 template <class T, class Mask>
-DFC_INLINE T softmax_row(T* scores, long visible, long keys, T scale, const Mask& mask, long row,
-                         long column, T& peak, T& total) {
+DFC_INLINE void mask_row(T* scores, long visible, T scale, const Mask& mask, long row, long column,
+                         Row<T>& state) {
   constexpr int L = lanes<T>;
   const T lowest = -std::numeric_limits<T>::infinity();
   vec_index<T> lane;
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) lane[i] = i;
-  vec<T> greatest = splat(peak);
+  vec<T> greatest = splat(state.peak);
   for (long j = 0; j < visible; j += L) {
     const int count = int(std::min<long>(L, visible - j));
     vec<T> x = mask(load(scores + j) * scale, row, column + j, count);
@@ -165,19 +173,33 @@ DFC_INLINE T softmax_row(T* scores, long visible, long keys, T scale, const Mask
     greatest = x > greatest ? x : greatest;
     store(scores + j, x);
   }
-  const T highest = reduce_max<T>(greatest);
-  const T shift = highest == lowest ? T(0) : highest;
+  const T peak = reduce_max<T>(greatest);
+  state.shift = peak == lowest ? T(0) : peak;
+  if (column > 0) state.factor = exp_nonpositive(state.peak - state.shift);
+  state.peak = peak;
+}
+
+template <class T>
+DFC_INLINE void scale_row(T* row, long width, T factor) {
+  constexpr int L = lanes<T>;
+  long j = 0;
+  for (; j + L <= width; j += L) store(row + j, load(row + j) * factor);
+  for (; j < width; ++j) row[j] *= factor;
+}
+
+// Turns the scores of a row into weights; what is behind `visible` becomes zero up to `keys`.
+template <class T>
+DFC_INLINE void weigh_row(T* scores, long visible, long keys, Row<T>& state) {
+  constexpr int L = lanes<T>;
   vec<T> sum{};
-  for (long j = 0; j < visible; j += L) {
-    const vec<T> weight = exp_nonpositive(load(scores + j) - shift);
+  long j = 0;
+  for (; j < visible; j += L) {
+    const vec<T> weight = exp_nonpositive(load(scores + j) - state.shift);
     sum += weight;
     store(scores + j, weight);
   }
-  for (long j = (visible + L - 1) / L * L; j < keys; j += L) store(scores + j, vec<T>{});
-  const T factor = exp_nonpositive(peak - shift);
-  peak = highest;
-  total = total * factor + reduce_add<T>(sum);
-  return factor;
+  for (; j < keys; j += L) store(scores + j, vec<T>{});
+  state.total = state.total * state.factor + reduce_add<T>(sum);
 }
 
 }  // namespace detail
@@ -191,9 +213,7 @@ void head_rows(int rows, long row0, const Sizes& size, T scale, bool causal, Mat
   alignas(64) T operand[WIDTH * KEYS];  // keys, transposed; then columns of v where they are copied
   alignas(64) T queries[QUERIES * WIDTH];
   alignas(64) T part[QUERIES * gemm::NR];
-  T peak[QUERIES], total[QUERIES];
-  std::fill_n(peak, rows, -std::numeric_limits<T>::infinity());
-  std::fill_n(total, rows, T(0));
+  detail::Row<T> state[QUERIES];
   const long horizon = size.keys - size.queries;  // row i sees columns up to i + horizon
   const long end = causal ? std::clamp(row0 + rows + horizon, 0L, size.keys) : size.keys;
   q.data += row0 * q.row_stride;
@@ -221,15 +241,16 @@ void head_rows(int rows, long row0, const Sizes& size, T scale, bool causal, Mat
       }
       detail::product(rows, padded / L, depth, rows_of_q, ldq, operand, KEYS, scores, KEYS, d > 0);
     }
-    for (int r = 0; r < rows; ++r) {
-      const long visible =
-          causal ? std::clamp(row0 + r + horizon + 1 - t, 0L, keys) : keys;
-      const T factor = detail::softmax_row(scores + r * KEYS, visible, keys, scale, mask, row0 + r,
-                                           t, peak[r], total[r]);
-      T* out = o.data + r * o.row_stride;
-      if (t > 0 && factor != T(1))
-        for (long j = 0; j < size.value_width; ++j) out[j] *= factor;
-    }
+    // Two sweeps: in one, each row's chain of reductions would stall the next row's work.
+    const auto visible = [&](int r) {
+      return causal ? std::clamp(row0 + r + horizon + 1 - t, 0L, keys) : keys;
+    };
+    for (int r = 0; r < rows; ++r)
+      detail::mask_row(scores + r * KEYS, visible(r), scale, mask, row0 + r, t, state[r]);
+    for (int r = 0; r < rows; ++r) detail::weigh_row(scores + r * KEYS, visible(r), keys, state[r]);
+    for (int r = 0; t > 0 && r < rows; ++r)
+      if (state[r].factor != T(1))
+        detail::scale_row(o.data + r * o.row_stride, size.value_width, state[r].factor);
     const T* values_from = v.data + t * v.row_stride;
     const long whole = v.column_stride == 1 ? size.value_width / L * L : 0;
     if (whole > 0)
@@ -249,9 +270,12 @@ void head_rows(int rows, long row0, const Sizes& size, T scale, bool causal, Mat
     }
   }
   for (int r = 0; r < rows; ++r) {
-    const T inverse = total[r] == T(0) ? T(0) : T(1) / total[r];
     T* out = o.data + r * o.row_stride;
-    for (long j = 0; j < size.value_width; ++j) out[j] = end > 0 ? out[j] * inverse : T(0);
+    if (end <= 0) {
+      std::fill_n(out, size.value_width, T(0));  // nothing was written yet
+    } else {
+      detail::scale_row(out, size.value_width, state[r].total == T(0) ? T(0) : 1 / state[r].total);
+    }
   }
 }
 

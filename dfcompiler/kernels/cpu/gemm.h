@@ -41,7 +41,7 @@ inline constexpr long PREFETCH_BYTES = 4096;
 // C[R, V vectors] (+)= A[R, depth]·B[depth, V vectors]; `lda`, `ldb`, `ldc` are row strides. A tile
 // of full width also asks for one line of `ahead` per k: what a later tile will read as B.
 template <class T, class B, int R, int V>
-[[gnu::noinline]] void tile(long depth, const T* a, long lda, const B* b, long ldb, T* c, long ldc,
+DFC_OUTLINE void tile(long depth, const T* a, long lda, const B* b, long ldb, T* c, long ldc,
                             bool accumulate, const char* ahead) {
   constexpr long row_bytes = V * lanes<T> * long(sizeof(B));
   constexpr int lines = V == NR / lanes<T> ? int((row_bytes + 63) / 64) : 0;

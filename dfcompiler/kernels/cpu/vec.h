@@ -19,6 +19,7 @@
 #endif
 
 #define DFC_INLINE inline __attribute__((always_inline))
+#define DFC_OUTLINE __attribute__((noinline))
 
 namespace dfc {
 
