@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,20 @@ def test_every_shape_is_as_exact_as_torch(case: Case) -> None:
             for ours, theirs in zip(found, expected, strict=True):
                 assert ours.shape == theirs.shape
                 assert np.abs(ours - theirs).max() <= TOLERANCES["float32"][1], sizes
+
+
+def test_a_saved_program_of_transformers_is_verified_by_the_command(tmp_path: Path) -> None:
+    """Its result is a container that torch knows only once transformers is imported."""
+    builder = importlib.import_module("models.bert")
+    exported = torch.export.export(
+        builder.build(), (), builder.example_inputs(), dynamic_shapes=builder.dynamic_shapes()
+    )
+    torch.export.save(exported, tmp_path / "bert.pt2")
+    done = subprocess.run(
+        [sys.executable, "-m", "dfcompiler.cli", "verify", str(tmp_path / "bert.pt2")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("against torch")

@@ -44,7 +44,8 @@ def load_exported(path: Path) -> torch.export.ExportedProgram:
         except Exception as error:
             failure = error
     lines = [line for text in messages for line in text.strip().splitlines()]
-    reason = (lines or str(failure).strip().splitlines() or [type(failure).__name__])[-1]
+    last = (lines or str(failure).strip().splitlines() or [type(failure).__name__])[-1]
+    reason = last.partition(". ")[0]
     raise ModelError(
         f"{path} is no program that torch.export.save wrote, or it is damaged: {reason}"
     ) from failure
