@@ -36,7 +36,7 @@ template <class T>
 inline constexpr int tile_rows = MR * int(sizeof(float)) / int(sizeof(T));
 
 // Bytes ahead of its use at which a tile asks for B: hardware stops at the end of each page.
-inline constexpr long PREFETCH_BYTES = 4096;
+inline constexpr long PREFETCH_BYTES = 2048;
 
 // C[R, V vectors] (+)= A[R, depth]·B[depth, V vectors]; `lda`, `ldb`, `ldc` are row strides. A tile
 // of full width also asks for one line of `ahead` per k: what a later tile will read as B.
