@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from models.seeded import free_batch_and_sequence, padded_tokens, with_random_vectors
+
 
 def build() -> nn.Module:
     """Two layers, 32 wide, four heads, positions up to 64."""
@@ -19,28 +21,15 @@ def build() -> nn.Module:
         max_position_embeddings=64,
         attn_implementation="sdpa",
     )
-    module = BertModel(config, add_pooling_layer=False)
-    for parameter in module.parameters():
-        if parameter.ndim == 1:
-            # Biases start as zeros and scales as ones, which would hide mistakes.
-            nn.init.normal_(parameter, float(parameter.mean()), 0.1)
-    return module.eval()
+    return with_random_vectors(BertModel(config, add_pooling_layer=False))
 
 
 def example_inputs(batch: int = 2, sequence: int = 7) -> dict[str, torch.Tensor]:
-    """Token ids with a padding mask: the last row's second half is padding."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(0, 101, (batch, sequence), generator=generator)
-    mask = torch.ones(batch, sequence, dtype=torch.int64)
-    mask[-1, (sequence + 1) // 2 :] = 0
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "token_type_ids": torch.zeros_like(ids),
-    }
+    """Token ids with a padding mask, all of segment 0."""
+    tokens = padded_tokens(batch, sequence)
+    return {**tokens, "token_type_ids": torch.zeros_like(tokens["input_ids"])}
 
 
 def dynamic_shapes() -> dict[str, dict[int, object]]:
     """Batch and sequence are free."""
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=64)}
-    return {"input_ids": axes, "attention_mask": axes, "token_type_ids": axes}
+    return free_batch_and_sequence(("input_ids", "attention_mask", "token_type_ids"))

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from models.seeded import free_batch_and_sequence, padded_tokens, with_random_vectors
+
 
 def build() -> nn.Module:
     """Two layers, 32 wide, four query and two KV heads, rotary embedding, no KV cache."""
@@ -23,24 +25,14 @@ def build() -> nn.Module:
         use_cache=False,
         attn_implementation="sdpa",
     )
-    module = LlamaForCausalLM(config)
-    for parameter in module.parameters():
-        if parameter.ndim == 1:
-            # Biases start as zeros and scales as ones, which would hide mistakes.
-            nn.init.normal_(parameter, float(parameter.mean()), 0.1)
-    return module.eval()
+    return with_random_vectors(LlamaForCausalLM(config))
 
 
 def example_inputs(batch: int = 2, sequence: int = 7) -> dict[str, torch.Tensor]:
-    """Token ids with a padding mask: the last row's second half is padding."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(0, 101, (batch, sequence), generator=generator)
-    mask = torch.ones(batch, sequence, dtype=torch.int64)
-    mask[-1, (sequence + 1) // 2 :] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+    """Token ids with a padding mask."""
+    return padded_tokens(batch, sequence)
 
 
 def dynamic_shapes() -> dict[str, dict[int, object]]:
     """Batch and sequence are free."""
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=64)}
-    return {"input_ids": axes, "attention_mask": axes}
+    return free_batch_and_sequence(("input_ids", "attention_mask"))

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import ViTConfig, ViTModel
 
+from models.seeded import with_random_vectors
+
 
 def build() -> nn.Module:
     """Two layers, 32 wide, four heads, 32 × 32 images cut in patches of 8 × 8."""
@@ -20,12 +22,7 @@ def build() -> nn.Module:
         intermediate_size=64,
         attn_implementation="sdpa",
     )
-    module = ViTModel(config, add_pooling_layer=False)
-    for parameter in module.parameters():
-        if parameter.ndim == 1:
-            # Biases start as zeros and scales as ones, which would hide mistakes.
-            nn.init.normal_(parameter, float(parameter.mean()), 0.1)
-    return module.eval()
+    return with_random_vectors(ViTModel(config, add_pooling_layer=False))
 
 
 def example_inputs(batch: int = 2) -> dict[str, torch.Tensor]:

@@ -95,8 +95,9 @@ def require_as_runtime(model: onnx.ModelProto, *feeds: dict[str, np.ndarray]) ->
 
 
 def tiny_onnx(name: str, opset: int = 20) -> Path:
-    """The export of a builder in ``models/``, kept between runs while builder and tools stay."""
-    source = (ROOT / "models" / f"{name}.py").read_bytes()
+    """The export of a builder in ``models/``, kept between runs while it and the tools stay."""
+    files = (ROOT / "models" / f"{file}.py" for file in (name, "seeded", "onnx_export"))
+    source = b"".join(file.read_bytes() for file in files)
     tools = "".join(version(package) for package in ("torch", "transformers", "onnxscript"))
     key = hashlib.sha256(source + tools.encode()).hexdigest()[:16]
     folder = Path(os.environ.get("DFC_CACHE_DIR", ROOT / "build" / "test-cache")) / "exports"
