@@ -11,9 +11,9 @@ from dfcompiler.analysis.heads import batch_and_heads, keys_of, repeated, unscal
 from dfcompiler.analysis.scores import Mask, masks_of, weights_of
 from dfcompiler.ir import Attr, Attrs, Dim, DType, Op, Program
 from dfcompiler.ir.dims import equal
-from dfcompiler.ir.draft import Draft
+from dfcompiler.ir.draft import Draft, draft_states
 from dfcompiler.ir.match import MismatchError
-from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
+from dfcompiler.ir.rewrite import StateRewriter
 from dfcompiler.pipeline import Decline, Pass
 
 
@@ -53,20 +53,17 @@ class RecoverAttention(Pass):
     claims: ClassVar[tuple[str, ...]] = ("flops <=", "moved_bytes <=", "value_bytes <=")
 
     def run(self, program: Program, decline: Decline) -> Program:
-        def rule(state: StateRewriter) -> None:
-            draft = Draft(state)
-            for op in state.state.ops:
-                if op.kind not in ("matmul", "attention"):
-                    continue
-                try:
-                    found = _operator(state, op) if op.kind == "attention" else _products(state, op)
-                    if found is not None:
-                        _rewrite(draft, op, found)
-                except MismatchError as mismatch:
-                    draft.discard()
-                    decline(op, str(mismatch))
+        return draft_states(program, _recover, decline)
 
-        return rewrite_states(program, rule)
+
+def _recover(draft: Draft, op: Op) -> None:
+    match op.kind:
+        case "attention":
+            _rewrite(draft, op, _operator(draft.state, op))
+        case "matmul":
+            site = _products(draft.state, op)
+            if site is not None:
+                _rewrite(draft, op, site)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from dfcompiler.analysis.root_mean_square import root_mean_square
 from dfcompiler.ir import Op, Program
-from dfcompiler.ir.draft import Draft
+from dfcompiler.ir.draft import Draft, draft_states
 from dfcompiler.ir.match import MismatchError, parameter
-from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.pipeline import Decline, Pass
 
 
@@ -37,15 +36,7 @@ class RecoverRmsNorm(Pass):
     claims: ClassVar[tuple[str, ...]] = ("ops <=", "flops <=", "moved_bytes <=", "value_bytes <=")
 
     def run(self, program: Program, decline: Decline) -> Program:
-        def rule(state: StateRewriter) -> None:
-            draft = Draft(state)
-            for op in state.state.ops:
-                try:
-                    _rewrite(draft, op)
-                except MismatchError as miss:
-                    decline(op, str(miss))
-
-        return rewrite_states(program, rule)
+        return draft_states(program, _rewrite, decline)
 
 
 def _rewrite(draft: Draft, root: Op) -> None:

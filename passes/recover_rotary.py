@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from dfcompiler.analysis.pairs import HalfTables, Pairs, joined_halves, pairs_of
 from dfcompiler.ir import Op, Program
-from dfcompiler.ir.draft import Draft
+from dfcompiler.ir.draft import Draft, draft_states
 from dfcompiler.ir.match import MismatchError, scaled
-from dfcompiler.ir.rewrite import StateRewriter, rewrite_states, with_weights
+from dfcompiler.ir.rewrite import StateRewriter, with_weights
 from dfcompiler.pipeline import Decline, Pass
 
 
@@ -44,19 +44,14 @@ class RecoverRotary(Pass):
     def run(self, program: Program, decline: Decline) -> Program:
         tables = HalfTables(program)
 
-        def rule(state: StateRewriter) -> None:
-            draft = Draft(state)
-            for op in state.state.ops:
-                try:
-                    match op.kind:
-                        case "add":
-                            _rewrite_turned(draft, op, tables)
-                        case "concat" | "reshape":
-                            _rewrite_split(draft, op)
-                except MismatchError as mismatch:
-                    decline(op, str(mismatch))
+        def rewrite(draft: Draft, op: Op) -> None:
+            match op.kind:
+                case "add":
+                    _rewrite_turned(draft, op, tables)
+                case "concat" | "reshape":
+                    _rewrite_split(draft, op)
 
-        rewritten = rewrite_states(program, rule)
+        rewritten = draft_states(program, rewrite, decline)
         return rewritten if rewritten is program else with_weights(rewritten, tables.new_weights)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from dfcompiler.ir.dims import Shape, same_shape
+from dfcompiler.ir.match import MismatchError
 from dfcompiler.ir.operators import OPERATORS
-from dfcompiler.ir.program import Attr, Attrs, Op
-from dfcompiler.ir.rewrite import StateRewriter
+from dfcompiler.ir.program import Attr, Attrs, Op, Program
+from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.ir.types import DType, TensorType
 
 
@@ -91,3 +92,22 @@ class Draft:
     def discard(self) -> None:
         """Drops what was drafted since the last commit."""
         self._pending, self._unsure = [], {}
+
+
+def draft_states(
+    program: Program,
+    rewrite: Callable[[Draft, Op], None],
+    decline: Callable[[Op, str], None],
+) -> Program:
+    """Applies `rewrite` to every operator; on a `MismatchError` the site stays as it is."""
+
+    def rule(state: StateRewriter) -> None:
+        draft = Draft(state)
+        for op in state.state.ops:
+            try:
+                rewrite(draft, op)
+            except MismatchError as mismatch:
+                draft.discard()
+                decline(op, str(mismatch))
+
+    return rewrite_states(program, rule)
