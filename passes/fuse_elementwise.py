@@ -160,9 +160,7 @@ class _Grouping:
         if self.overwrites(root, members):
             self.decline(root, f"the kernel reads {root.result} at other indices than it writes")
             return
-        inner = {op.result for op in ops[:-1]}
-        inputs = tuple(dict.fromkeys(n for op in ops for n in op.inputs if n not in inner))
-        self.rewriter.replace(root, [fused(ops, inputs, "elementwise")])
+        self.rewriter.replace(root, [fused(ops, "elementwise")])
 
     def generated(self, members: list[Op]) -> Iterator[Op]:
         """The numbers and index ranges that a kernel reads, in the order of the state."""

@@ -133,18 +133,19 @@ class _Chain:
     def finish(self) -> None:
         if len(self.ops) == 1:
             return
-        inner = {op.result for op in self.ops[:-1]}
-        inputs = tuple(dict.fromkeys(n for op in self.ops for n in op.inputs if n not in inner))
-        moving = self.written.intersection(inputs)
+        kernel = fused(self.ops, "linear")
+        moving = self.written.intersection(kernel.inputs)
         if moving:
             self.decline(self.ops[-1], f"{min(moving)} is written in this state")
             return
         self.taken.update(op.result for op in self.ops)
-        self.rewriter.replace(self.ops[-1], [fused(self.ops, inputs, "linear")])
+        self.rewriter.replace(self.ops[-1], [kernel])
 
 
-def fused(ops: list[Op], inputs: tuple[str, ...], kernel: str) -> Op:
+def fused(ops: list[Op], kernel: str) -> Op:
     """One operator for a chain or graph of operators whose last one gives the result."""
+    inner = {op.result for op in ops[:-1]}
+    inputs = tuple(dict.fromkeys(n for op in ops for n in op.inputs if n not in inner))
     names: dict[str, str] = {}
     region: list[Op] = []
     for op in ops:
