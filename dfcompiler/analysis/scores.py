@@ -46,7 +46,6 @@ class Weights:
 
     Attributes:
         softmax: the softmax.
-        guarded: whether rows in which nothing is visible are set to zero.
         product: the product of queries and keys.
         scale: what the product is multiplied by.
         masks: masks in the order in which they apply, with the rank of the scores they apply to.
@@ -54,7 +53,6 @@ class Weights:
     """
 
     softmax: Op
-    guarded: bool
     product: Op
     scale: float = 1.0
     masks: list[Mask] = field(default_factory=list)
@@ -83,7 +81,7 @@ def weights_of(state: StateRewriter, operand: str) -> Weights | None:
     if not is_last_axis(op, op.type.rank):
         raise MismatchError("the softmax does not run along the last axis")
     chain[op.result] = None
-    found = Weights(op, bool(guards), op, chain=chain)
+    found = Weights(op, op, chain=chain)
     _walk_scores(state, found)
     for guard in guards:
         chain |= dict.fromkeys(_guard_chain(state, guard, found))

@@ -153,10 +153,6 @@ class StateRewriter:
         same = bool(np.all(data == first)) or bool(np.all(np.isnan(data)))
         return first.item() if same else None
 
-    def is_replaced(self, op: Op) -> bool:
-        """Whether this rewriter already replaced or forwarded the operator."""
-        return id(op) in self._replaced or op.result in self._forwarded
-
     def replace(self, op: Op, ops: Sequence[Op]) -> None:
         """Puts `ops` in the place of `op`; the last one must have its result and its type."""
         if ops[-1].result != op.result:

@@ -39,7 +39,6 @@ class Sweep:
         self.containers = {f"@{c.name}": c for c in program.containers}
         self.types = {name: c.type for name, c in self.containers.items()}
         self.ops: list[Op] = []
-        self.applied = 0
         self._producers: dict[str, Op] = {}
         self._names: dict[str, str] = {}
         self._uniform: dict[str, Number | None] = {}
@@ -156,7 +155,6 @@ class Sweep:
             if found is None:
                 self._append(op)
                 return
-            self.applied += 1
             if isinstance(found, str):
                 self._forward(op, found)
                 return

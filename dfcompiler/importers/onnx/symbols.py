@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import keyword
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import sympy
@@ -126,9 +125,6 @@ class Symbols:
 
     def table(self) -> tuple[Symbol, ...]:
         return tuple(Symbol(name, self.maxima.get(name)) for name in self.order)
-
-    def substitution(self) -> Mapping[str, Dim]:
-        return self.equations
 
 
 def _expression(parameter: str) -> ast.Expression | None:
