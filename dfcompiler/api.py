@@ -17,7 +17,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dfcompiler.artifact_cache import file_hash, keep_artifact, recall_artifact
+from dfcompiler.artifact_cache import keep_artifact, recall_artifact
+from dfcompiler.codegen.store import sha256_of
 from dfcompiler.errors import ModelError, UnsupportedError, UsageError
 from dfcompiler.target import CpuTarget, parse_target
 
@@ -166,7 +167,7 @@ def compile_artifact(
     if file is None:
         return _compile(model, folder, given, machine, stage)
     stage("recall")
-    model_hash = file_hash(file)
+    model_hash = sha256_of(file)
     if plain is not None:
         notes = recall_artifact(file, model_hash, plain, machine, folder)
         if notes is not None:
@@ -382,7 +383,7 @@ def _plain_options(given: Options) -> dict[str, Any] | None:
         "pipeline": str(pipeline),
         "precision": given.precision,
         "limits": dict(given.limits or {}),
-        "tokenizer": file_hash(Path(given.tokenizer)) if given.tokenizer else "",
+        "tokenizer": sha256_of(Path(given.tokenizer)) if given.tokenizer else "",
         "force": given.force,
     }
 

@@ -7,7 +7,6 @@ tools. Nothing of it needs the model to be imported.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,20 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dfcompiler.codegen import code_digest, find_compiler, keep, recall
-from dfcompiler.codegen.store import digest, find, stored
+from dfcompiler.codegen import code_digest, find_compiler, keep, recall, sources_digest
+from dfcompiler.codegen.store import digest, find, sha256_of, stored
 from dfcompiler.target import CpuTarget
 
 _TOOLS = ("dace", "numpy", "onnx", "sympy", "ml_dtypes")
-
-
-def file_hash(path: Path) -> str:
-    """The sha256 of a file, read piece by piece."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
-    return total.hexdigest()
 
 
 def recall_artifact(
@@ -45,7 +35,7 @@ def recall_artifact(
     if files is None or not _is_cacheable():
         return None
     try:
-        hashes = [file_hash(model.parent / name) for name in files]
+        hashes = [sha256_of(model.parent / name) for name in files]
     except OSError:
         return None
     key = _key(model.stem, model_hash, hashes, options, target)
@@ -80,7 +70,7 @@ def keep_artifact(
 
     with suppress(OSError):
         stored(_list_key(model_hash), list_files)
-        hashes = [file_hash(model.parent / name) for name in names]
+        hashes = [sha256_of(model.parent / name) for name in names]
         key = _key(model.stem, model_hash, hashes, options, target)
         keep(key, artifact, json.dumps(notes).encode())
 
@@ -133,8 +123,7 @@ def _passes_digest() -> str:
     spec = find_spec("passes")
     if spec is None or spec.origin is None:
         return ""
-    files = sorted(Path(spec.origin).parent.rglob("*.py"))
-    return digest(part for path in files for part in (path.name, path.read_bytes()))
+    return sources_digest(Path(spec.origin).parent)
 
 
 def _version(package: str) -> str:

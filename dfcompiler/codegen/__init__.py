@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dfcompiler.codegen.place import check_replaceable, is_artifact
-from dfcompiler.codegen.recall import Recalled, code_digest, keep, recall
+from dfcompiler.codegen.recall import Recalled, code_digest, keep, recall, sources_digest
 from dfcompiler.codegen.toolchain import find_compiler
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "pack",
     "prepare",
     "recall",
+    "sources_digest",
 ]
 
 _LATE = {"build": "artifact", "prepare": "library", "pack": "weights"}

@@ -125,7 +125,7 @@ def _compile(unit: Unit, target: CpuTarget, compiler: Compiler, work: Path) -> N
     for name, text in unit.files.items():
         (work / name).write_text(text, encoding="utf-8")
     command = (
-        *(*compiler.command, *_flags(target), *ahead, f"-frandom-seed={unit.name}"),
+        *(*compiler.command, *_flags(target, compiler), *ahead, f"-frandom-seed={unit.name}"),
         *("-c", f"{unit.name}.cpp", "-o", _OBJECT),
     )
     names = _with_headers(command, work)
@@ -152,7 +152,7 @@ def _precompile(key: str, text: str, target: CpuTarget, compiler: Compiler) -> P
     def make(work: Path) -> None:
         (work / PRELUDE).write_text(text, encoding="utf-8")
         output = ("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch")
-        _write_names(_with_headers((*compiler.command, *_flags(target), *output), work), work)
+        _write_names(_with_headers((*compiler.command, *_flags(target, compiler), *output), work), work)
 
     return stored(key, make)
 
@@ -161,11 +161,16 @@ def _prelude_key(text: str, target: CpuTarget, compiler: Compiler) -> str:
     return digest(["prelude", str(compiler), *compile_flags(target), text, _headers_digest()])
 
 
-def _flags(target: CpuTarget) -> tuple[str, ...]:
+_FRUGAL = ("--param", "ggc-min-heapsize=65536", "--param", "ggc-min-expand=30")
+"""GCC collects garbage earlier: a third less memory for a tenth more time, the same object."""
+
+
+def _flags(target: CpuTarget, compiler: Compiler) -> tuple[str, ...]:
     """Options of a unit: headers where they are installed, called what the artifact calls them."""
     maps = (f"-ffile-prefix-map={path}={name}" for name, path in _ROOTS.items())
     places = (f"-I{_ROOTS[name] / rest}" for name, _, rest in (i.partition("/") for i in _INCLUDES))
-    return (*compile_flags(target), *maps, *places)
+    frugal = _FRUGAL if compiler.family == "gcc" else ()
+    return (*compile_flags(target), *frugal, *maps, *places)
 
 
 def _script(units: Sequence[str], target: CpuTarget, compiler: Compiler) -> str:

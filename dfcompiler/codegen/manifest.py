@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dfcompiler.codegen.interface import Interface
+from dfcompiler.codegen.store import sha256_of
 from dfcompiler.codegen.toolchain import NUMERIC_FLAGS, Compiler, compile_flags, link_flags
 from dfcompiler.codegen.weights import StoredTensor
 from dfcompiler.ir import Container, TensorType
@@ -84,15 +84,6 @@ def file_table(folder: Path) -> dict[str, dict[str, Any]]:
         }
         for path in files
     }
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file, read piece by piece."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
-    return total.hexdigest()
 
 
 def to_json(value: Mapping[str, Any]) -> str:

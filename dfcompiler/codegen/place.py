@@ -61,7 +61,10 @@ def written_beside(out: Path, force: bool) -> Iterator[Path]:
     check_replaceable(out, force)
     holder = None
     try:
-        holder = Path(tempfile.mkdtemp(prefix=f".{out.name[:64]}-", dir=out.parent))
+        try:
+            holder = Path(tempfile.mkdtemp(prefix=f".{out.name[:64]}-", dir=out.parent))
+        except OSError as error:
+            raise UsageError(f"{out.parent} takes no folder: {error.strerror}") from error
         folder = holder / "new"
         folder.mkdir()
         yield folder

@@ -50,12 +50,17 @@ def keep(key: str, artifact: Path, notes: bytes = b"") -> None:
 @cache
 def code_digest() -> str:
     """A hash of this compiler: its Python files, kernels and templates."""
+    return sources_digest(_ROOT)
+
+
+def sources_digest(root: Path) -> str:
+    """A hash of the sources below a folder: their paths and contents."""
     files = sorted(
         path
-        for path in _ROOT.rglob("*")
+        for path in root.rglob("*")
         if path.suffix in (".py", ".h", ".cpp", ".sh") and "__pycache__" not in path.parts
     )
-    names = (path.relative_to(_ROOT).as_posix() for path in files)
+    names = (path.relative_to(root).as_posix() for path in files)
     return digest(
         part for name, path in zip(names, files, strict=True) for part in (name, path.read_bytes())
     )

@@ -35,6 +35,15 @@ def digest(parts: Iterable[str | bytes]) -> str:
     return total.hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """The hash of a file, read piece by piece."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            total.update(piece)
+    return total.hexdigest()
+
+
 def find(key: str) -> Path | None:
     """The folder of `key` if it is there and complete."""
     place = cache_folder() / key

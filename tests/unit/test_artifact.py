@@ -20,7 +20,7 @@ import pytest
 from dfcompiler.codegen import Recalled, build, keep, prepare, recall
 from dfcompiler.codegen import artifact as writer
 from dfcompiler.codegen.dace_sources import dace_configuration, generate_program, saved_graph
-from dfcompiler.codegen.manifest import sha256_of
+from dfcompiler.codegen.store import sha256_of
 from dfcompiler.errors import ToolchainError, UsageError
 from dfcompiler.pipeline import PipelineResult, Snapshot
 from dfcompiler.target import parse_target
