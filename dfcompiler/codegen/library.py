@@ -152,7 +152,8 @@ def _precompile(key: str, text: str, target: CpuTarget, compiler: Compiler) -> P
     def make(work: Path) -> None:
         (work / PRELUDE).write_text(text, encoding="utf-8")
         output = ("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch")
-        _write_names(_with_headers((*compiler.command, *_flags(target, compiler), *output), work), work)
+        command = (*compiler.command, *_flags(target, compiler), *output)
+        _write_names(_with_headers(command, work), work)
 
     return stored(key, make)
 
