@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dace
-
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
@@ -29,15 +27,8 @@ def lower_attention(context: Context, op: Op) -> None:
     node.implementation = implementation
     context.include(HEADER)
     context.include("cpu/threads.h")
-    state = context.new_state(op)
-    state.add_node(node)
-    for connector, name in zip(("_q", "_k", "_v", "_mask"), op.inputs, strict=False):
-        array = context.array(name)
-        memlet = dace.Memlet.from_array(array, context.sdfg.arrays[array])
-        state.add_edge(state.add_read(array), None, node, connector, memlet)
-    result = context.array(op.result)
-    memlet = dace.Memlet.from_array(result, context.sdfg.arrays[result])
-    state.add_edge(node, "_o", state.add_write(result), None, memlet)
+    reads = dict(zip(("_q", "_k", "_v", "_mask"), op.inputs, strict=False))
+    context.add_library_node(op, node, reads)
     context.record(_record(op, implementation))
 
 

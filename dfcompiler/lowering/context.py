@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import dace
@@ -156,6 +157,18 @@ class Context:
         # Else every node searches the Python stack for the line that made it.
         state.set_default_lineinfo(NOWHERE)
         return self.append(state)
+
+    def add_library_node(self, op: Op, node: Any, reads: Mapping[str, str]) -> None:
+        """A state in which `node` reads values by connector, and writes the result from ``_o``."""
+        state = self.new_state(op)
+        state.add_node(node)
+        for connector, name in reads.items():
+            array = self.array(name)
+            memlet = dace.Memlet.from_array(array, self.sdfg.arrays[array])
+            state.add_edge(state.add_read(array), None, node, connector, memlet)
+        result = self.array(op.result)
+        memlet = dace.Memlet.from_array(result, self.sdfg.arrays[result])
+        state.add_edge(node, "_o", state.add_write(result), None, memlet)
 
     def append(self, block: Any) -> Any:
         """Puts a block of control flow after the last one of this region."""

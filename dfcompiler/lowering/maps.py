@@ -146,19 +146,23 @@ def _scope(context: Context, body: MapBody) -> tuple[nodes.MapEntry, nodes.MapEx
     scope = nodes.Map(body.label, params, extents, dtypes.ScheduleType.Sequential)
     parallel = len(params) - body.serial
     trips = product(extent for _, extent in body.ranges[:parallel])
-    if parallel and not (_is_static(trips) and trips == 1):
-        _schedule(context, scope, parallel, body.work)
+    if parallel:
+        if not _is_static(body.work):
+            context.include("cpu/threads.h")
+        parallelize(scope, parallel, trips, body.work)
     return nodes.MapEntry(scope), nodes.MapExit(scope)
 
 
-def _schedule(context: Context, scope: nodes.Map, parallel: int, work: Any) -> None:
-    """Parallel when there is enough work, decided now or at run time."""
-    if _is_static(work) and work < PARALLEL_WORK:
+def parallelize(scope: nodes.Map, axes: int, trips: Any, work: Any) -> None:
+    """Makes the outer `axes` of a map one parallel loop when there is enough work.
+
+    Work over symbolic extents is measured at run time, by a function of ``cpu/threads.h``.
+    """
+    if trips == 1 or (_is_static(work) and work < PARALLEL_WORK):
         return
     scope.schedule = dtypes.ScheduleType.CPU_Multicore
-    scope.collapse = parallel
+    scope.collapse = axes
     if not _is_static(work):
-        context.include("cpu/threads.h")
         scope.omp_num_threads = ThreadCount(f"dfc::threads({text(work)})")
 
 

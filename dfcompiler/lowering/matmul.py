@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import dace
-
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.dims import Shape, same_shape
 from dfcompiler.ir.program import Op
@@ -94,16 +92,8 @@ def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[_Stage]
     node.implementation = implementation
     context.include(HEADER)
     context.include("cpu/threads.h")
-    state = context.new_state(op)
-    state.add_node(node)
     reads = {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
-    for connector, name in reads.items():
-        array = context.array(name)
-        memlet = dace.Memlet.from_array(array, context.sdfg.arrays[array])
-        state.add_edge(state.add_read(array), None, node, connector, memlet)
-    result = context.array(op.result)
-    memlet = dace.Memlet.from_array(result, context.sdfg.arrays[result])
-    state.add_edge(node, "_o", state.add_write(result), None, memlet)
+    context.add_library_node(op, node, reads)
     context.record(_record(context, op, b, implementation, kinds))
 
 

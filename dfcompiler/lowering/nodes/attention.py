@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import dace
@@ -13,6 +13,7 @@ from dace.transformation.transformation import ExpandTransformation
 
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.nodes.expansion import (
+    Arrays,
     add_element_map,
     add_pointer_map,
     broadcast_strides,
@@ -25,7 +26,6 @@ from dfcompiler.lowering.nodes.expansion import (
 )
 from dfcompiler.lowering.symbolic import ceil_div, product, symbol, text
 
-Arrays: TypeAlias = Mapping[str, dace.data.Array]
 Reads: TypeAlias = dict[str, tuple[str, Sequence[Any]]]
 
 # Queries of one task in `kernels/cpu/attention.h`.

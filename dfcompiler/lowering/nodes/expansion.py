@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import dace
 from dace import dtypes
 from dace.sdfg import nodes
 from dace.symbolic import int_floor
 
-from dfcompiler.lowering.maps import PARALLEL_WORK, ThreadCount
+from dfcompiler.lowering.maps import parallelize
 from dfcompiler.lowering.symbolic import product, text
 
-Ranges = Sequence[tuple[str, Any]]
+Arrays: TypeAlias = Mapping[str, dace.data.Array]
+Ranges: TypeAlias = Sequence[tuple[str, Any]]
 
 
 def connected_arrays(
@@ -24,7 +25,7 @@ def connected_arrays(
     return arrays | {edge.src_conn: sdfg.arrays[edge.data.data] for edge in state.out_edges(node)}
 
 
-def nested_graph(node: Any, arrays: Mapping[str, dace.data.Array]) -> dace.SDFG:
+def nested_graph(node: Any, arrays: Arrays) -> dace.SDFG:
     """An empty graph whose arrays are the node's connectors."""
     graph = dace.SDFG(f"{node.name}_{node.implementation}")
     for connector, array in arrays.items():
@@ -82,7 +83,7 @@ def add_pointer_map(
     for name in inputs:
         tasklet.in_connectors[data(name)] = dtypes.pointer(graph.arrays[name].dtype)
     tasklet.out_connectors[data("_o")] = dtypes.pointer(graph.arrays["_o"].dtype)
-    _schedule(entry.map, product(extent for _, extent in ranges), work)
+    parallelize(entry.map, len(ranges), product(extent for _, extent in ranges), work)
 
 
 def data(connector: str) -> str:
@@ -97,17 +98,6 @@ def contraction_work(elements: Any, rows: Any) -> Any:
     """
     work = elements * (rows + 8)
     return work // 16 if isinstance(work, int) else int_floor(work, 16)
-
-
-def _schedule(scope: Any, trips: Any, work: Any) -> None:
-    """Parallel when there is enough work, decided now or at run time."""
-    static = isinstance(work, int) or bool(work.is_Integer)
-    if trips == 1 or (static and work < PARALLEL_WORK):
-        return
-    scope.schedule = dtypes.ScheduleType.CPU_Multicore
-    scope.collapse = len(scope.params)
-    if not static:
-        scope.omp_num_threads = ThreadCount(f"dfc::threads({text(work)})")
 
 
 def add_element_map(

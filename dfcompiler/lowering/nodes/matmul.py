@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import dace
 from dace import library, properties
@@ -14,6 +14,7 @@ from dace.transformation.transformation import ExpandTransformation
 
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.nodes.expansion import (
+    Arrays,
     add_element_map,
     add_pointer_map,
     broadcast_strides,
@@ -25,8 +26,6 @@ from dfcompiler.lowering.nodes.expansion import (
     offset,
 )
 from dfcompiler.lowering.symbolic import ceil_div, product, symbol, text
-
-Arrays: TypeAlias = Mapping[str, dace.data.Array]
 
 # Register tiles, one below the other, of one task in `kernels/cpu/gemm.h`.
 PACKED_TILES, STRIDED_TILES = 16, 64
