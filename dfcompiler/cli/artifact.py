@@ -45,7 +45,9 @@ def read_snapshot(folder: Path, after: str = "") -> Program:
         )
     try:
         return parse(files[name].read_text(encoding="utf-8"))
-    except (UsageError, UnicodeDecodeError) as error:
+    except UsageError as error:
+        raise ModelError(f"{files[name]} does not parse: {error.message}", error.where) from error
+    except UnicodeDecodeError as error:
         raise ModelError(f"{files[name]} does not parse: {error}") from error
 
 

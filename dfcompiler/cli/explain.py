@@ -80,7 +80,8 @@ def position(pipeline: Any, name: str) -> int:
     names = [one.name for one in pipeline.passes]
     if name not in names:
         raise UsageError(
-            f"the pipeline has no pass {name}", hint=f"its passes are: {', '.join(names)}"
+            f"the pipeline has no pass {name}",
+            hint=f"its passes are: {', '.join(dict.fromkeys(names))}",
         )
     return names.index(name)
 

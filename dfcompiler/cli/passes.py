@@ -38,7 +38,7 @@ def _row(name: str, kind: Any, order: list[str]) -> dict[str, Any]:
         "positions": [i for i, one in enumerate(order, 1) if one == name],
         "claims": list(kind.claims),
         "package": kind.__module__.partition(".")[0],
-        "summary": (kind.__doc__ or "").strip().partition("\n")[0],
+        "summary": (kind.__doc__ or "").strip().partition("\n")[0].replace("``", ""),
     }
 
 

@@ -22,7 +22,7 @@ _DOING = {
 @contextmanager
 def progress_bar(session: Session) -> Iterator[_Bar]:
     """A bar over the stages of a compilation; it disappears when done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     shown = Progress(
         *columns, console=session.log, transient=True, disable=not session.log.is_terminal
     )

@@ -11,8 +11,7 @@ import typer
 from dfcompiler.cli.options import FormatOption
 from dfcompiler.cli.session import Format, Session
 from dfcompiler.errors import ModelError
-
-SCHEMA_VERSION = 1
+from dfcompiler.report import SCHEMA_VERSION
 
 
 def report_command(

@@ -51,13 +51,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UsageError: if the file is missing or no such file.
     """
-    if not path.exists():
+    if not path.is_file():
         raise UsageError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            with found as file:
+                return {name: file[name] for name in file.files}
     except Exception as error:
         raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error
+    raise UsageError(
+        f"{path} holds one array without a name; expected an .npz file",
+        hint="write it with numpy.savez(path, NAME=array)",
+    )
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

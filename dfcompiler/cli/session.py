@@ -11,12 +11,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 if TYPE_CHECKING:
     from dfcompiler.ir import Program
 
 SCHEMA_VERSION = 1
 _FILE_COLUMNS = 200
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+"""Texts are shown as they are: names and shapes hold brackets and colons."""
 
 
 class Format(str, Enum):
@@ -42,7 +45,7 @@ class Session:
     debug: bool = False
     program: Program | None = None
     results: Console = field(default_factory=lambda: _results_console())
-    log: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    log: Console = field(default_factory=lambda: Console(stderr=True, **_PLAIN))
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
@@ -50,7 +53,7 @@ class Session:
         if not self.log.is_terminal:
             yield
             return
-        with self.log.status(text):
+        with self.log.status(Text(text)):
             yield
 
     def emit(self, form: Format, data: dict[str, Any], *text: RenderableType) -> None:
@@ -60,15 +63,13 @@ class Session:
             sys.stdout.write(json.dumps(document, indent=2, default=_plain) + "\n")
             return
         for part in text:
-            self.results.print(part, markup=False) if isinstance(part, str) else (
-                self.results.print(part)
-            )
+            self.results.print(part)
 
 
 def _results_console() -> Console:
     """As wide as the terminal; wide enough for every table in a file or a pipe."""
     width = None if sys.stdout.isatty() else _FILE_COLUMNS
-    return Console(highlight=False, soft_wrap=True, width=width)
+    return Console(soft_wrap=True, width=width, **_PLAIN)
 
 
 def _plain(value: Any) -> Any:

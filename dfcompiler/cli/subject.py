@@ -102,12 +102,26 @@ def open_subject(
         program = api.import_model(path)
         with progress_bar(session) as bar:
             model = api.compile(program, target=target, pipeline=pipeline, progress=bar)
-        return Subject(model, program, path)
-    model = load(path)
+        return _alike(Subject(model, program, path))
+    with session.working("reading the artifact"):
+        model = load(path, verify_hashes=True)
     if source is None:
         return Subject(model, read_program(path), None)
     _check_source(path, source)
-    return Subject(model, api.import_model(source), source)
+    return _alike(Subject(model, api.import_model(source), source))
+
+
+def _alike(subject: Subject) -> Subject:
+    """A pipeline such as ``generation`` makes another program of a model: nothing to compare."""
+    found = [tensor.name for tensor in subject.model.signature.outputs]
+    expected = [container.name for container in subject.program.outputs]
+    if found != expected:
+        raise UsageError(
+            f"the artifact gives {', '.join(found)}, its model {', '.join(expected)}; "
+            "the pipeline made another program of it",
+            hint="compile the model, then name the artifact alone",
+        )
+    return subject
 
 
 def _check_source(artifact: Path, source: Path) -> None:

@@ -35,7 +35,8 @@ def verify_command(
     ] = None,
     shape: ShapeOption = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Greatest difference per magnitude, at least 1.")
+        float,
+        typer.Option("--tolerance", min=0, help="Greatest difference per magnitude, at least 1."),
     ] = 1e-5,
     seed: Annotated[int, typer.Option("--seed", help="Of the random inputs.")] = 0,
     target: TargetOption = "cpu",

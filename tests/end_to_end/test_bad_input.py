@@ -195,6 +195,9 @@ def test_an_input_file_that_is_none(
     np.savez(path, x=np.array([{"a": 1}], dtype=object))
     assert main(["run", str(small_artifact), "--inputs", str(path)]) == 2
     assert capsys.readouterr().err.count("error[usage]: ") == 3
+    np.save(tmp_path / "in.npy", np.zeros(3))
+    assert main(["run", str(small_artifact), "--inputs", str(tmp_path / "in.npy")]) == 2
+    assert "in.npy holds one array without a name" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------- artifacts
@@ -248,6 +251,23 @@ def test_an_artifact_for_another_cpu(artifact: Path, capsys: pytest.CaptureFixtu
     facts["target"]["cpu_features"] += ["quantum"]
     path.write_text(json.dumps(facts))
     load_fails(artifact, capsys, "quantum")
+
+
+def test_verify_compares_all_hashes(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = artifact / "model.h"
+    header.write_bytes(b"X" + header.read_bytes()[1:])
+    assert main(["verify", str(artifact)]) == 3
+    assert "model.h was changed" in capsys.readouterr().err
+
+
+def test_an_artifact_whose_program_is_damaged(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (artifact / "ir" / "00-import.ir").write_text("garbage")
+    assert main(["inspect", str(artifact), "--after", "import"]) == 3
+    err = capsys.readouterr().err
+    assert "00-import.ir does not parse: expected program" in err
+    assert err.count("error[") == 1
 
 
 def test_a_folder_that_is_no_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.table import Table
 
 from dfcompiler.cli import main
 from dfcompiler.cli.options import parse_shapes
+from dfcompiler.cli.session import Format, Session
 from dfcompiler.errors import UsageError
 from tests.conftest import SMALL_PROGRAM
 
@@ -91,6 +93,17 @@ def test_passes_lists_what_is_installed(capsys: pytest.CaptureFixture[str]) -> N
     names = [row["name"] for row in found["passes"]]
     assert set(found["pipeline"]) <= set(names)
     assert all(row["summary"] for row in found["passes"])
+    assert not any("``" in row["summary"] for row in found["passes"])
+
+
+def test_brackets_and_colons_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("of [f32]", box=None)
+    table.add_row("f32[a] [bold] :warning: [/x]")
+    Session().emit(Format.TEXT, {}, "[red] :smile:", table)
+    shown = capsys.readouterr().out
+    assert "[red] :smile:" in shown
+    assert "of [f32]" in shown
+    assert "f32[a] [bold] :warning: [/x]" in shown
 
 
 def test_explain_tells_what_a_pass_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +186,7 @@ def test_a_missing_compiler_exits_with_5_and_says_how_to_get_it(
         (["compile", "missing.onnx", "-o", "x"], "there is no file missing.onnx"),
         (["passes", "--pipeline", "fast"], "there is no pipeline fast"),
         (["passes", "--target", "tpu"], "target 'tpu' is not known"),
+        (["verify", "m.dfc", "--tolerance", "-1"], "--tolerance"),
         (["passes", "--format", "xml"], "'xml' is not one of 'text', 'json'"),
     ],
 )
