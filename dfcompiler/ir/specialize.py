@@ -19,7 +19,7 @@ def fix_symbols(program: Program, values: Mapping[str, int]) -> Program:
     """
     if not values:
         return program
-    _check(program, values, "fixed")
+    _check(program, values, "fixed to")
 
     def block(one: Block) -> Block:
         match one:
@@ -61,6 +61,8 @@ def _check(program: Program, values: Mapping[str, int], verb: str) -> None:
         if name not in known:
             listed = ", ".join(known) or "none"
             raise UsageError(f"the model has no free size {name}; its free sizes are: {listed}")
+        if not isinstance(value, int):
+            raise UsageError(f"{name} = {value!r} is no integer")
         maximum = known[name]
         if value < 1 or (maximum is not None and value > maximum):
             allowed = f"1 to {maximum}" if maximum is not None else "1 and more"

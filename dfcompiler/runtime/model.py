@@ -101,7 +101,7 @@ class Model:
         Raises:
             InputError: if an input is missing, not expected, or has a wrong dtype, rank or size.
         """
-        arrays = self._arrays(inputs or {})
+        arrays = self._arrays({} if inputs is None else inputs)
         sizes = self._sizes(symbols) if symbols else None
         with self._lock:
             handle = self._open()
@@ -177,6 +177,8 @@ class Model:
             raise self._library.error(status)
 
     def _arrays(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if not isinstance(inputs, Mapping):
+            raise InputError(f"inputs are a {type(inputs).__name__}; expected arrays by name")
         if inputs.keys() != self._names:
             missing = [spec.name for spec in self._inputs if spec.name not in inputs]
             extra = [str(name) for name in inputs if name not in self._names]

@@ -79,12 +79,13 @@ def test_sizes_are_fixed_by_symbol_and_by_input(small_program: Path) -> None:
         ({"y": (1, 2)}, "no input y; its inputs are: x, ids, attention_mask"),
         ({"x": (1,)}, "1 sizes were given"),
         ({"x": (1, 3), "ids": (1, 4)}, "contradicts length = 3"),
-        ({"length": 65}, "length cannot be fixed 65; the model takes 1 to 64"),
-        ({"batch": 0}, "batch cannot be fixed 0; the model takes 1 and more"),
+        ({"length": 65}, "length cannot be fixed to 65; the model takes 1 to 64"),
+        ({"batch": 0}, "batch cannot be fixed to 0; the model takes 1 and more"),
+        ({"x": (1, 2.5)}, "length = 2.5 is no integer"),
     ],
 )
 def test_wrong_sizes_are_refused(
-    small_program: Path, shapes: dict[str, int | tuple[int, ...]], sentence: str
+    small_program: Path, shapes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UsageError, match=sentence):
         dfc.specialize(dfc.import_model(small_program), shapes)
