@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -62,7 +64,7 @@ def import_module(
     args = () if by_name else tuple(example_inputs)
     kwargs = dict(example_inputs) if isinstance(example_inputs, Mapping) else {}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _without_notices():
             exported = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
@@ -86,9 +88,18 @@ def _prepared(exported: Any) -> Any:
     return exported
 
 
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Keeps what torch announces about its own future away from the user's screen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _decomposed(exported: Any, table: Mapping[Any, Any]) -> Any:
     try:
-        return exported.run_decompositions(table)
+        with _without_notices():
+            return exported.run_decompositions(table)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(

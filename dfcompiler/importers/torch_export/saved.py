@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,8 @@ def _logged() -> Iterator[list[str]]:
     handlers, propagated = logger.handlers, logger.propagate
     logger.handlers, logger.propagate = [Keep()], False
     try:
-        yield messages
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+            yield messages
     finally:
         logger.handlers, logger.propagate = handlers, propagated
