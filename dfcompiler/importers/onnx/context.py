@@ -20,15 +20,12 @@ from dfcompiler.importers.onnx.contents import (
     small_grid,
     uniform,
 )
-from dfcompiler.importers.onnx.emission import emit_content
+from dfcompiler.importers.onnx.emission import INLINE, emit_content
 from dfcompiler.importers.onnx.symbols import Symbols
 from dfcompiler.importers.onnx.values import Value
 from dfcompiler.ir import OPERATORS, Attr, Attrs, Container, DType, Op, OpClass, Role, TensorType
 from dfcompiler.ir.dims import Dim, Shape, equal, same_shape
 from dfcompiler.ir.rewrite import Builder
-
-INLINE = 8
-"""Tensors of up to this many elements become constants of the program rather than weights."""
 
 
 @dataclass
@@ -59,7 +56,7 @@ class Context:
                 value.name = value.emit()
             else:
                 assert value.content is not None
-                value.name = emit_content(self, value)
+                value.name = emit_content(self.builder, value, self.weight)
         return value.name
 
     def known(self, type: TensorType, content: Content) -> Value:  # noqa: A002

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,26 +10,31 @@ from dfcompiler.importers.onnx.contents import Elements, Grid
 from dfcompiler.importers.onnx.values import Value
 from dfcompiler.ir import Attr, DType, TensorType
 from dfcompiler.ir.dims import Dim
+from dfcompiler.ir.rewrite import Builder
 
-if TYPE_CHECKING:
-    from dfcompiler.importers.onnx.context import Context
-
-_INLINE = 8
+INLINE = 8
+"""Tensors of up to this many elements become constants of the program rather than weights."""
 
 
-def emit_content(context: Context, value: Value) -> str:
-    """Appends the operators that compute a value of which only the contents are known."""
+def emit_content(build: Builder, value: Value, weight: Callable[[str, np.ndarray], str]) -> str:
+    """Appends the operators that compute a value of which only the contents are known.
+
+    Args:
+        build: where they are appended.
+        value: the value.
+        weight: declares a weight and returns its name.
+    """
     content = value.content
     if isinstance(content, Grid):
-        return _grid(context, value, content)
+        return _grid(build, value, content)
     assert isinstance(content, Elements)
     if not content.is_numeric:
-        return _dims(context, value, content)
+        return _dims(build, value, content)
     array = content.array.astype(value.dtype.numpy)
-    if array.size > _INLINE:
-        return context.weight(value.source, array)
+    if array.size > INLINE:
+        return weight(value.source, array)
     attr = _nested(array) if array.size else 0
-    return context.builder.constant(attr, value.type, value.source)
+    return build.constant(attr, value.type, value.source)
 
 
 def _nested(array: np.ndarray) -> Attr:
@@ -47,13 +52,12 @@ def shortest(number: float | np.float32) -> float:
     return float(str(np.float32(number)))
 
 
-def _dims(context: Context, value: Value, content: Elements) -> str:
+def _dims(build: Builder, value: Value, content: Elements) -> str:
     """A tensor of expressions: each one a `dim`, laid side by side."""
-    build, dtype = context.builder, value.dtype
-    parts = [_dim(context, dim, dtype, value.source) for dim in content.array.flat]
+    parts = [_dim(build, dim, value.dtype, value.source) for dim in content.array.flat]
     if value.rank == 0:
         return parts[0]
-    single = TensorType(dtype, (1,))
+    single = TensorType(value.dtype, (1,))
     parts = [build.op("reshape", [p], type=single, source=value.source) for p in parts]
     joined = build.op("concat", parts, {"axis": 0}, source=value.source)
     if value.rank == 1:
@@ -61,20 +65,20 @@ def _dims(context: Context, value: Value, content: Elements) -> str:
     return build.op("reshape", [joined], type=value.type, source=value.source)
 
 
-def _dim(context: Context, dim: Dim, dtype: DType, source: str) -> str:
+def _dim(build: Builder, dim: Dim, dtype: DType, source: str) -> str:
     if isinstance(dim, int | np.integer):
-        return context.builder.constant(int(dim), TensorType(dtype), source)
-    return context.builder.op("dim", (), {"value": dim}, type=TensorType(dtype), source=source)
+        return build.constant(int(dim), TensorType(dtype), source)
+    return build.op("dim", (), {"value": dim}, type=TensorType(dtype), source=source)
 
 
-def _grid(context: Context, value: Value, content: Grid) -> str:
-    build, source = context.builder, value.source
+def _grid(build: Builder, value: Value, content: Grid) -> str:
+    source = value.source
     if content.is_uniform:
         if isinstance(content.offset, bool | int | float):
             single = value.dtype is DType.F32
             number = shortest(content.offset) if single else content.offset
             return build.constant(number, value.type, source)
-        name = _dim(context, content.offset, value.dtype, source)
+        name = _dim(build, content.offset, value.dtype, source)
         if value.rank == 0:
             return name
         return build.op("expand", [name], type=value.type, source=source)
