@@ -40,7 +40,7 @@ def _reads(op: Op, types: Types, fast_bytes: int) -> int:
         case "matmul":
             return _matmul_reads(op, types[0], types[1], fast_bytes)
         case "attention":
-            return _attention_reads(op, types, fast_bytes)
+            return _attention_reads(types, fast_bytes)
         case "fused":
             return _region_reads(op, types, fast_bytes)
         case "softmax" | "layer_norm" | "rms_norm":
@@ -108,7 +108,7 @@ def _matmul_reads(op: Op, a: TensorType, b: TensorType, fast_bytes: int) -> int:
     return batch * (a_bytes * a_reads + b_bytes * b_reads + sums)
 
 
-def _attention_reads(op: Op, types: Types, fast_bytes: int) -> int:
+def _attention_reads(types: Types, fast_bytes: int) -> int:
     """Queries outermost: keys and values stay in fast memory, or stream past blocks of queries."""
     q, k, v = types[:3]
     batch, heads, tokens, width = map(int, q.shape)

@@ -143,7 +143,7 @@ class _Run:
             arguments = [self.memory[n[1:]] if n.startswith("@") else values[n] for n in op.inputs]
             with np.errstate(all="ignore"):
                 result = OPERATORS[op.kind].reference(op, arguments, self.bindings)
-            result = self.converted(np.asarray(result, dtype=self.result_dtype(op, result)))
+            result = self.converted(np.asarray(result, dtype=self.result_dtype(op)))
             if self.observe:
                 self.observe(op, result)
             if op.result.startswith("@"):
@@ -153,7 +153,7 @@ class _Run:
             else:
                 values[op.result] = result
 
-    def result_dtype(self, op: Op, result: Array) -> np.dtype:
+    def result_dtype(self, op: Op) -> np.dtype:
         declared = op.type.dtype.numpy
         return self.precision if self.precision and op.type.dtype.is_float else declared
 

@@ -90,7 +90,7 @@ def _rows(context: Context, op: Op, shape: _Shape) -> MapBody:
         f"{loops}total.add(_x + {offset}, {count});",
         f"_o = {_result(op, shape, 'total.value()')};",
     ]
-    begin, position = _positions(context, op, shape)
+    begin, position = _positions(op, shape)
     return MapBody(
         label=op.kind,
         ranges=[(f"_i{a}", shape.extents[a]) for a in shape.kept],
@@ -108,7 +108,7 @@ def _columns(context: Context, op: Op, shape: _Shape) -> MapBody:
     block = 4 * context.target.vector_bytes // _BYTES[accumulator]
     extent = shape.extents[inner]
     loops, offset = _loops(context, name, shape.reduced, shape.extents)
-    begin, position = _positions(context, op, shape)
+    begin, position = _positions(op, shape)
     width = f"std::min<int64_t>({block}, {text(extent)} - {text(begin[inner] * block)})"
     begin[inner] = begin[inner] * block
     out_axis = _result_axes(op, context.type(name).rank)[inner]
@@ -144,7 +144,7 @@ def _loops(context: Context, name: str, axes: list[int], extents: list[Any]) -> 
     return heads, " + ".join(terms) or "0"
 
 
-def _positions(context: Context, op: Op, shape: _Shape) -> tuple[list[Any], list[Any]]:
+def _positions(op: Op, shape: _Shape) -> tuple[list[Any], list[Any]]:
     """The first element of the input and the element of the result of a map iteration."""
     rank = len(shape.extents)
     begin = [symbol(f"_i{a}") if a in shape.kept else 0 for a in range(rank)]

@@ -254,8 +254,9 @@ def combine(
     kind: str, contents: Sequence[Content], shapes: Sequence[Shape], result: Shape
 ) -> Content | None:
     """The contents of an element-wise operator on integers, when they follow from the inputs'."""
-    if all(isinstance(content, Elements) for content in contents):
-        return _combine_elements(kind, [c.array for c in contents])  # type: ignore[union-attr]
+    arrays = [content.array for content in contents if isinstance(content, Elements)]
+    if len(arrays) == len(contents):
+        return _combine_elements(kind, arrays)
     rank = len(result)
     grids = [grid(c, s, rank) for c, s in zip(contents, shapes, strict=True)]
     if any(g is None for g in grids):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dfcompiler.importers.onnx.contents import (
@@ -188,9 +190,9 @@ def _pad(context: Context, node: Node) -> Value:
     x, widths = node[0], node.dims(1)
     if node.attr("mode", "constant") != "constant":
         raise node.unsupported(f"mode = {node.attr('mode')}")
-    axes = range(x.rank)
+    axes: Sequence[int] = range(x.rank)
     if node.optional(3) is not None:
-        axes = [normalize_axis(axis, x.rank) for axis in node.integers(3)]  # type: ignore[assignment]
+        axes = [normalize_axis(axis, x.rank) for axis in node.integers(3)]
     if len(widths) != 2 * len(axes):
         raise ValueError(f"{len(widths)} widths for {len(axes)} axes")
     before: list[Dim] = [0] * x.rank

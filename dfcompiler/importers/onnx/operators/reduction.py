@@ -47,7 +47,7 @@ def _log_sum(context: Context, node: Node) -> Value:
 def _log_sum_exp(context: Context, node: Node) -> Value:
     x = node[0]
     wide = x if x.dtype.is_float else context.cast(x, DType.F32)
-    axes, keep = _axes(context, node, x), bool(node.attr("keepdims", 1))
+    axes, keep = _axes(node, x), bool(node.attr("keepdims", 1))
     if not axes:
         return x
     if _is_empty(x, axes):
@@ -69,7 +69,7 @@ def _in_float(context: Context, kind: str, value: Value) -> Value:
     return context.cast(context.op(kind, [context.cast(value, DType.F64)]), value.dtype)
 
 
-def _axes(context: Context, node: Node, x: Value) -> tuple[int, ...]:
+def _axes(node: Node, x: Value) -> tuple[int, ...]:
     """The axes that a node reduces; none when it is told to do nothing."""
     given: Sequence[int] | None = node.attr("axes")
     if node.optional(1) is not None:
@@ -84,7 +84,7 @@ def _is_empty(x: Value, axes: Sequence[int]) -> bool:
 
 
 def _reduce(context: Context, node: Node, kind: str, x: Value, empty: float | None = None) -> Value:
-    axes, keep = _axes(context, node, x), bool(node.attr("keepdims", 1))
+    axes, keep = _axes(node, x), bool(node.attr("keepdims", 1))
     if not axes:
         return x
     if _is_empty(x, axes):
