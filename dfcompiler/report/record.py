@@ -9,6 +9,7 @@ from typing import Any
 
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.pipeline import PipelineResult
+from dfcompiler.report import SCHEMA_VERSION
 from dfcompiler.report.kernels import kernel_rows
 
 
@@ -45,7 +46,7 @@ def report_data(result: PipelineResult, kernels: Iterable[KernelRecord]) -> dict
     records = tuple(kernels)
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in pass_rows(result)]
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "symbols": dict(result.probes[-1]),
         "passes": rows,
         "kernels": kernel_counts(records),
