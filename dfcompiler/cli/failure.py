@@ -29,7 +29,7 @@ def report(error: BaseException, session: Session) -> int:
     if session.debug:
         traceback.print_exception(error)
     if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
-        error = UsageError(f"{error.filename or 'a file'}: {error.strerror}")
+        error = UsageError(f"{error.filename or 'the output'}: {error.strerror}")
     if not isinstance(error, DfcError):
         error = InternalError(f"{type(error).__name__}: {error}").with_traceback(
             error.__traceback__

@@ -68,6 +68,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes beside `path` and renames, so that an interrupt leaves nothing half-written."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no regular file; it is never replaced")
     partial = path.with_name(f".{path.name}.partial.npz")
     try:
         np.savez(partial, **arrays)  # type: ignore[arg-type]

@@ -185,6 +185,18 @@ def test_inputs_that_do_not_fit(
     assert not outputs.exists()
 
 
+def test_outputs_replace_files_only(
+    small_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "in.npz", **good_inputs())
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = ["--inputs", str(tmp_path / "in.npz"), "--outputs", str(pipe)]
+    assert main(["run", str(small_artifact), *arguments]) == 2
+    assert "is no regular file" in capsys.readouterr().err
+    assert pipe.is_fifo()
+
+
 def test_an_input_file_that_is_none(
     small_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
