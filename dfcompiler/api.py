@@ -7,6 +7,7 @@ outputs = model.run({"input_ids": ids, "attention_mask": mask})
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dfcompiler.artifact_cache import keep_artifact, recall_artifact
 from dfcompiler.codegen.store import sha256_of
-from dfcompiler.errors import ModelError, UnsupportedError, UsageError
+from dfcompiler.errors import ModelError, UnsupportedError, UsageError, VerifyError
 from dfcompiler.target import CpuTarget, parse_target
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def compile_artifact(
     machine = parse_target(given.target) if isinstance(given.target, str) else given.target
     _check_precision(given.precision)
     if given.tokenizer is not None:
-        _existing(given.tokenizer)
+        _check_tokenizer(_existing(given.tokenizer))
     folder = Path(out).absolute()
     check_replaceable(folder, given.force)
     find_compiler()
@@ -396,6 +397,15 @@ def _check_precision(precision: str) -> None:
         )
 
 
+def _check_tokenizer(path: Path) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is no tokenizer; expected a tokenizer.json")
+
+
 def _existing(path: str | PathLike[str]) -> Path:
     found = Path(path)
     if not found.exists():
@@ -406,7 +416,8 @@ def _existing(path: str | PathLike[str]) -> Path:
 def _import_file(path: Path) -> Program:
     if path.is_dir():
         what = "an artifact already" if (path / "manifest.json").is_file() else "a folder"
-        raise UsageError(f"{path} is {what}; expected a model file", hint="load it with dfc.load")
+        hint = "run it with dfc run or dfc.load" if what.startswith("an") else ""
+        raise UsageError(f"{path} is {what}; expected a model file", hint=hint)
     if path.suffix == ".ir":
         return _import_text(path)
     if path.suffix == ".pt2":
@@ -423,6 +434,8 @@ def _import_text(path: Path) -> Program:
 
     try:
         program = verify(parse(path.read_text(encoding="utf-8")))
+    except (UsageError, VerifyError) as error:
+        raise ModelError(f"{path} is no program: {error.message}", error.where) from error
     except UnicodeDecodeError as error:
         raise ModelError(f"{path} is not the text form of a program") from error
     if program.weights:

@@ -64,7 +64,7 @@ def written_beside(out: Path, force: bool) -> Iterator[Path]:
         try:
             holder = Path(tempfile.mkdtemp(prefix=f".{out.name[:64]}-", dir=out.parent))
         except OSError as error:
-            raise UsageError(f"{out.parent} takes no folder: {error.strerror}") from error
+            raise UsageError(f"{out} cannot be written: {error.strerror}") from error
         folder = holder / "new"
         folder.mkdir()
         yield folder

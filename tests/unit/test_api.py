@@ -98,6 +98,17 @@ def test_models_that_are_none_are_refused(tmp_path: Path) -> None:
         dfc.import_model(tmp_path / "missing.onnx")
     with pytest.raises(UsageError, match="is a folder; expected a model file"):
         dfc.import_model(tmp_path)
+    (tmp_path / "garbage.ir").write_text("garbage")
+    with pytest.raises(ModelError, match="is no program: expected program NAME"):
+        dfc.import_model(tmp_path / "garbage.ir")
+
+
+def test_a_tokenizer_that_is_none_is_refused(small_program: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.json"
+    words.write_text("not JSON")
+    with pytest.raises(UsageError, match="is no tokenizer; expected"):
+        dfc.compile(small_program, out=tmp_path / "m.dfc", tokenizer=words)
+    assert not (tmp_path / "m.dfc").exists()
 
 
 def test_a_program_text_without_its_weights_is_refused(tmp_path: Path) -> None:
