@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfcompiler.api import compile, import_model, optimize, specialize  # noqa: A004
+    from dfcompiler.errors import DfcError
     from dfcompiler.runtime import Model, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Model", "compile", "import_model", "load", "optimize", "specialize"]
+_MODULES = {
+    "DfcError": "dfcompiler.errors",
+    "Model": "dfcompiler.runtime",
+    "compile": "dfcompiler.api",
+    "import_model": "dfcompiler.api",
+    "load": "dfcompiler.runtime",
+    "optimize": "dfcompiler.api",
+    "specialize": "dfcompiler.api",
+}
 
-_RUNTIME = ("Model", "load")
+__all__ = ["DfcError", "Model", "compile", "import_model", "load", "optimize", "specialize"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "dfcompiler.runtime" if name in _RUNTIME else "dfcompiler.api"
-    return getattr(import_module(module), name)
+    return getattr(import_module(_MODULES[name]), name)

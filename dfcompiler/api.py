@@ -160,6 +160,11 @@ def compile_artifact(
     _check_precision(given.precision)
     if given.tokenizer is not None:
         _check_tokenizer(_existing(given.tokenizer))
+    if not isinstance(out, str | PathLike):
+        raise UsageError(
+            f"the artifact's folder is a {type(out).__name__}; expected a path",
+            hint="give example inputs by name: example_inputs=…",
+        )
     folder = Path(out).absolute()
     check_replaceable(folder, given.force)
     find_compiler()
@@ -186,7 +191,25 @@ def _compile(
     model_hash: str = "",
     plain: Mapping[str, Any] | None = None,
 ) -> Compiled:
-    """Imports, optimizes, lowers and builds; keeps the artifact of a file."""
+    """Builds an artifact; keeps that of a file."""
+    report = _build(model, folder, given, machine, stage, model_hash)
+    if file is not None and plain is not None:
+        keep_artifact(file, model_hash, plain, machine, folder, {"report": report})
+    return Compiled(folder, report, stage.finished())
+
+
+def _build(
+    model: Any,
+    folder: Path,
+    given: Options,
+    machine: CpuTarget,
+    stage: _Stages,
+    model_hash: str,
+) -> Mapping[str, Any]:
+    """Imports, optimizes, lowers and builds; the report, with the seconds of the passes.
+
+    The program, and with it the model's memory, is gone when this returns.
+    """
     from dfcompiler.codegen import build, prepare
     from dfcompiler.lowering import lower
     from dfcompiler.report.record import pass_rows, report_data
@@ -213,10 +236,7 @@ def _compile(
         source_hash=model_hash,
         tokenizer=Path(given.tokenizer) if given.tokenizer is not None else None,
     )
-    timed = {**report, "passes": pass_rows(result)}
-    if file is not None and plain is not None:
-        keep_artifact(file, model_hash, plain, machine, folder, {"report": timed})
-    return Compiled(folder, timed, stage.finished())
+    return {**report, "passes": pass_rows(result)}
 
 
 def import_model(

@@ -208,7 +208,9 @@ class Context:
     def site(self, op: Op, extent: Dim) -> int:
         """The number of a place where an index may be out of range at run time."""
         origin = f" ({op.source})" if op.source else ""
-        self.sites.append(f"{op.kind}{origin}: index {{value}} is out of range 0..{extent}")
+        self.sites.append(
+            f"{op.kind}{origin}: index {{value}} is out of range for an axis of {extent}"
+        )
         return len(self.sites) - 1
 
     def status(self) -> str:

@@ -126,6 +126,11 @@ def test_precision_is_never_lowered_silently() -> None:
         dfc.compile(parse(SMALL_PROGRAM), precision="bf16")
 
 
+def test_example_inputs_in_the_place_of_the_folder_are_refused() -> None:
+    with pytest.raises(dfc.DfcError, match="folder is a tuple; expected a path"):
+        dfc.compile(parse(SMALL_PROGRAM), (np.ones(3),))  # type: ignore[arg-type]
+
+
 def test_an_existing_artifact_is_replaced_only_by_force(tmp_path: Path) -> None:
     out = tmp_path / "m.dfc"
     program = parse(SMALL_PROGRAM)

@@ -281,7 +281,7 @@ def test_a_c_program_gets_the_numbers(artifact: Path, tmp_path: Path) -> None:
         "maximum: 4 the call has N = 9; the model takes 8 at most",
         "negative: 4 the call has N = -4; expected 1 to 8",
         "contradiction: 3 the call has S = 4; elsewhere it is 3",
-        "index: 5 gather (embedding): index 10 is out of range 0..10",
+        "index: 5 gather (embedding): index 10 is out of range for an axis of 10",
         "threads: 1 found -1 threads; expected 0 or more",
         "reset: 0 ",
         "after reset: 0 ",

@@ -300,7 +300,7 @@ def test_a_bad_index_is_reported_and_touches_nothing_outside() -> None:
     np.testing.assert_array_equal(found, table[[9, 0, 0, 2]])
     site, value = compiled.status
     sentence = compiled.lowered.sites[site - 1].format(value=value)
-    assert sentence == "gather (embeddings): index 10 is out of range 0..10"
+    assert sentence == "gather (embeddings): index 10 is out of range for an axis of 10"
 
 
 def test_operators_without_code_are_named_together() -> None:
