@@ -13,7 +13,7 @@ import typer
 
 from dfcompiler.cli.options import ArtifactArgument, FormatOption
 from dfcompiler.cli.session import Format, Session
-from dfcompiler.errors import InputError, ModelError, ToolchainError, UsageError
+from dfcompiler.errors import ModelError, ToolchainError, UsageError
 
 _TOKENS_PER_CALL = 8
 """Tokens between two prints: enough that Python's share of the time is small."""
@@ -65,22 +65,26 @@ def generate_command(
 
 
 def generate(model: Any, ids: list[int], count: int) -> Iterator[list[int]]:
-    """Token ids as they come: the prompt's successor first, then a few with every call."""
+    """Token ids as they come: the prompt's successor first, then a few with every call.
+
+    Raises:
+        UsageError: after the last token that fits the model's context.
+    """
     model.reset()
+    (count_symbol,) = (s for s in model.signature.symbols if s.name == "N")
     given, missing = np.array([ids], np.int64), count
+    context = count_symbol.maximum or len(ids) + count
+    free = context - len(ids) + 1  # the token that a call ends with takes no place yet
     while missing:
-        wanted = 1 if missing == count else min(missing, _TOKENS_PER_CALL)
-        try:
-            tokens = model.run({"ids": given}, N=wanted)["tokens"]
-        except InputError as error:
-            done = len(ids) + count - missing
+        wanted = min(1 if missing == count else _TOKENS_PER_CALL, missing, free)
+        if wanted < 1:
             raise UsageError(
-                f"{done} tokens are in the model's context, {wanted} more do not fit: "
-                f"{error.message}",
+                f"the model's context of {context} tokens is full, {missing} more do not fit",
                 hint="ask for fewer --tokens or shorten the prompt",
-            ) from error
+            )
+        tokens = model.run({"ids": given}, N=wanted)["tokens"]
         yield [int(token) for token in tokens[0]]
-        given, missing = tokens[:, -1:], missing - wanted
+        given, missing, free = tokens[:, -1:], missing - wanted, free - wanted
 
 
 def load_tokenizer(artifact: Path) -> Any:
@@ -117,10 +121,12 @@ def load_tokenizer(artifact: Path) -> Any:
 def _require_decoder(model: Any) -> None:
     inputs = [tensor.name for tensor in model.signature.inputs]
     outputs = [tensor.name for tensor in model.signature.outputs]
-    if inputs != ["ids"] or "tokens" not in outputs:
+    sizes = [symbol.name for symbol in model.signature.symbols]
+    if inputs != ["ids"] or "tokens" not in outputs or "N" not in sizes:
         raise UsageError(
             f"{model.path} is no decoder: it takes {', '.join(inputs)} and gives "
-            f"{', '.join(outputs)}; expected ids and tokens"
+            f"{', '.join(outputs)}; expected ids and N tokens",
+            hint="compile a decoder's step with --pipeline generation",
         )
 
 

@@ -10,12 +10,14 @@ import pytest
 
 import dfcompiler as dfc
 from dfcompiler.cli import main
+from dfcompiler.cli.generate import load_tokenizer
 from dfcompiler.errors import InputError
 from dfcompiler.runtime import Model
 from models import glassllm
 from tests.end_to_end.test_glassllm import reference
 
 TOKENS = 60
+CONTEXT = 128
 PROMPTS = {"en": "The quick brown fox", "pt": "Era uma vez"}
 
 
@@ -83,13 +85,18 @@ def test_the_command_streams_the_same_text(
 
 
 def test_the_command_says_when_the_context_is_full(
-    model: Model, capsys: pytest.CaptureFixture[str]
+    model: Model, language: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["generate", str(model.path), "--prompt", "a", "--tokens", "200"]) == 2
+    prompt = PROMPTS[language]
+    assert main(["generate", str(model.path), "--prompt", prompt, "--tokens", "200"]) == 2
     out, err = capsys.readouterr()
-    assert out.endswith("\n")
-    assert err.startswith("error[usage]: ")
-    assert "more do not fit" in err
+    tokenizer = load_tokenizer(model.path)
+    ids = tokenizer.encode(prompt).ids
+    model.reset()
+    fits = model.run({"ids": np.array([ids])}, N=CONTEXT - len(ids) + 1)["tokens"][0].tolist()
+    assert out.rstrip("\n") == tokenizer.decode([*ids, *fits]).rstrip("\ufffd\n")
+    missing = 200 - len(fits)
+    assert f"context of {CONTEXT} tokens is full, {missing} more do not fit" in err
 
 
 def test_a_tokenizer_is_needed(small_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
