@@ -23,7 +23,8 @@ check: $(STAMP)  ## lint, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: toolchain $(STAMP)  ## MiniLM against torch and ONNX Runtime, and compile times (minutes)
+bench: toolchain $(STAMP)  ## accuracy, MiniLM against torch and ONNX Runtime, compile times (minutes)
+	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.minilm
 	$(PY) -m benchmarks.compile_time
 
