@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from dfcompiler.ir.dims import Shape, same_shape
 from dfcompiler.ir.match import MismatchError
-from dfcompiler.ir.operators import OPERATORS
 from dfcompiler.ir.program import Attr, Attrs, Op, Program
-from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
-from dfcompiler.ir.types import DType, TensorType
+from dfcompiler.ir.rewrite import UNKNOWN, StateRewriter, rewrite_states, with_inferred_type
+from dfcompiler.ir.types import TensorType
 
 
 class Draft:
@@ -44,11 +43,9 @@ class Draft:
         Raises:
             ValueError: from the type rule.
         """
-        declared = type or TensorType(DType.F32)
-        op = Op(self.state.fresh(), declared, kind, tuple(inputs), Attrs(attrs), source)
+        op = Op(self.state.fresh(), type or UNKNOWN, kind, tuple(inputs), Attrs(attrs), source)
         if type is None:
-            found = OPERATORS[kind].infer(op, [self.type_of(name) for name in inputs])
-            op = replace(op, type=found)
+            op = with_inferred_type(op, [self.type_of(name) for name in inputs])
         self._pending.append(op)
         self._types[op.result] = op.type
         return op.result

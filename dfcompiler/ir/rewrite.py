@@ -25,6 +25,18 @@ from dfcompiler.ir.program import (
 )
 from dfcompiler.ir.types import DType, TensorType
 
+UNKNOWN = TensorType(DType.F32)
+"""Stands for the type of an operator until `with_inferred_type` gives the right one."""
+
+
+def with_inferred_type(op: Op, types: Sequence[TensorType]) -> Op:
+    """The operator with the type that its rule gives for inputs of `types`.
+
+    Raises:
+        ValueError: from the type rule.
+    """
+    return replace(op, type=OPERATORS[op.kind].infer(op, types))
+
 
 class Builder:
     """Appends operators to a list and keeps the type of every value.
@@ -57,12 +69,8 @@ class Builder:
             ValueError: from the type rule.
         """
         name = result or f"{self.prefix}{len(self.ops)}"
-        declared = type or TensorType(DType.F32)
-        op = Op(name, declared, kind, tuple(inputs), Attrs(attrs), source, region)
-        if type is None:
-            found = OPERATORS[kind].infer(op, [self.types[n] for n in inputs])
-            op = replace(op, type=found)
-        self.append(op)
+        op = Op(name, type or UNKNOWN, kind, tuple(inputs), Attrs(attrs), source, region)
+        self.append(op if type else with_inferred_type(op, [self.types[n] for n in inputs]))
         return name
 
     def append(self, op: Op) -> None:
