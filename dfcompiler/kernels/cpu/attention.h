@@ -115,13 +115,8 @@ void product(int rows, long vectors, long depth, const T* a, long lda, const T* 
 // The sums of the lanes of 2·S vectors, in pairs: S vectors remain.
 template <class T, int S>
 DFC_INLINE void add_lanes(vec<T>* x) {
-  constexpr int L = lanes<T>;
   vec_index<T> low, high;
-#pragma GCC unroll 16
-  for (int j = 0; j < L; ++j) {
-    low[j] = j & S ? L + j - S : j;
-    high[j] = j & S ? L + j : j + S;
-  }
+  dfc::detail::butterfly<T, S>(low, high);
 #pragma GCC unroll 16
   for (int i = 0; i < S; ++i)
     x[i] = shuffle<T>(x[i], x[i + S], low) + shuffle<T>(x[i], x[i + S], high);

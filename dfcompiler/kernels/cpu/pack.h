@@ -10,16 +10,23 @@ namespace dfc {
 
 namespace detail {
 
-// One butterfly step: exchanges S × S blocks across the diagonal between rows i and i + S.
+// Which lanes of two vectors a butterfly step of width S puts together.
 template <class T, int S>
-DFC_INLINE void exchange(vec<T> (&x)[lanes<T>]) {
+DFC_INLINE void butterfly(vec_index<T>& low, vec_index<T>& high) {
   constexpr int L = lanes<T>;
-  vec_index<T> low, high;
 #pragma GCC unroll 16
   for (int j = 0; j < L; ++j) {
     low[j] = j & S ? L + j - S : j;
     high[j] = j & S ? L + j : j + S;
   }
+}
+
+// One butterfly step: exchanges S × S blocks across the diagonal between rows i and i + S.
+template <class T, int S>
+DFC_INLINE void exchange(vec<T> (&x)[lanes<T>]) {
+  constexpr int L = lanes<T>;
+  vec_index<T> low, high;
+  butterfly<T, S>(low, high);
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i)
     if (!(i & S)) {
