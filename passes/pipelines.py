@@ -27,6 +27,7 @@ DEFAULT = (
     "fuse-elementwise",
     "absorb-transposes",
     "pack-weights",
+    "tile-for-io",
     "plan-buffers",
 )
 """Everything: what `dfc compile` runs."""

@@ -1,0 +1,234 @@
+"""Tiles of a matrix product, by integer search at every level of a memory hierarchy.
+
+A level keeps the face of one operand still while a loop runs past it; the faces of the others
+stream through. What streams decides how many words cross into the level for each multiply-add:
+
+    level       still      runs   crosses into it, in words a multiply-add
+    registers   C mr × nr  k      1/mr (B) + 1/nr (A) + 2/kc (C, loaded and stored)
+    L1          B kc × nr  m      1/mc (B) + 1/nr (A) + 2/kc (C)
+    L2          A mc × K   n      1/mc (B) + 1/N  (A) + 1/K  (C)
+                C mc × nr  k      1/mc (B) + 1/nr (A) + 1/K  (C), where A's block does not fit
+
+Source:
+    One level: Kwasniewski et al., COSMA, arXiv 1908.09606: keep a × b of C, stream a column of A
+    and a row of B, and a·b/(a + b) multiply-adds follow from each word. Several levels: each level
+    is such a product of its own whose slow memory is the next level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+
+from dfcompiler.target import CpuTarget
+
+
+@dataclass(frozen=True)
+class Product:
+    """A family of matrix products C[M, N] += A[M, K]·B[K, N] that one tile serves.
+
+    Attributes:
+        rows: the values of M that count, one for each sample of the symbols.
+        columns: N.
+        depth: K.
+        element_bytes: size of an element in the caches.
+    """
+
+    rows: tuple[int, ...]
+    columns: int
+    depth: int
+    element_bytes: int = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns in registers, depth of a slice of B in L1, rows of a block in L2.
+
+    `mc` bounds the rows of a block: a product splits its rows evenly into ``ceil(M / mc)`` blocks.
+    """
+
+    mr: int
+    nr: int
+    kc: int
+    mc: int
+
+    @property
+    def attribute(self) -> tuple[int, int, int, int]:
+        """The tile as an operator's attribute."""
+        return self.mr, self.nr, self.kc, self.mc
+
+
+@dataclass(frozen=True)
+class Caches:
+    """The levels above the registers, nearest first.
+
+    Attributes:
+        l1_bytes: memory in which a slice of B stays: L1, or shared memory.
+        l2_bytes: memory in which a block of A and its sums stay.
+        workers: cores (or multiprocessors) that share the tasks of a product.
+        usable: share of a memory that operands may fill; stacks and the epilogue need the rest.
+        l1_balance: multiply-adds that a worker does while a word crosses into L1.
+        l2_balance: the same for L2.
+    """
+
+    l1_bytes: int
+    l2_bytes: int
+    workers: int
+    usable: float = 7 / 8
+    l1_balance: float = 4.0
+    l2_balance: float = 8.0
+
+    @staticmethod
+    def of(target: CpuTarget) -> Caches:
+        """Those of one core of a processor."""
+        return Caches(target.l1_bytes, target.l2_bytes, target.cores)
+
+
+def outer_product_block(
+    words: int, rows: Iterable[int], columns: Iterable[int]
+) -> tuple[int, int] | None:
+    """The a × b of C that saves most loads: the greatest ab/(a + b) with ab + b + 1 ≤ words.
+
+    b words of B and one of A are resident besides C. For registers a word is a vector: an element
+    of A fills one when it is broadcast, and so costs as much as a vector of B.
+
+    Returns:
+        (a, b), the one with more of b among equals; None where none fits.
+    """
+    best, found = -inf, None
+    tall = sorted(set(rows), reverse=True)
+    for b in sorted(set(columns), reverse=True):
+        a = next((a for a in tall if a * b + b + 1 <= words), 0)
+        if a and a * b / (a + b) > best:
+            best, found = a * b / (a + b), (a, b)
+    return found
+
+
+def choose_tile(product: Product, caches: Caches, mr: int, nr: int) -> Tile | None:
+    """The tile around a register tile that is given; None where L1 holds no slice of B.
+
+    Args:
+        product: the products to serve.
+        caches: the memories.
+        mr: rows of the register tile.
+        nr: its columns, which are those of a packed panel.
+    """
+    kc = slice_depth(product, caches, mr, nr)
+    if kc < 1:
+        return None
+    return Tile(mr, nr, kc, block_rows(product, caches, mr, nr, kc))
+
+
+def tile_on(target: CpuTarget, product: Product) -> Tile | None:
+    """The tile of `product` on a processor, around the register tile of its kernel."""
+    mr = max(1, target.gemm_mr * 4 // product.element_bytes)
+    return choose_tile(product, Caches.of(target), mr, target.gemm_nr)
+
+
+def candidates(product: Product, caches: Caches, mr: int, nr: int, count: int) -> list[Tile]:
+    """Tiles near the chosen one, the chosen one first: other depths, other numbers of blocks."""
+    first = choose_tile(product, caches, mr, nr)
+    if first is None:
+        return []
+    most = max(product.rows)
+    steps = ceil(product.depth / first.kc)
+    blocks = ceil(most / first.mc)
+    found = [first]
+    for more_steps in (0, 1, -1, 2, -2):
+        for more_blocks in (0, 1, -1, 2):
+            if steps + more_steps < 1 or blocks + more_blocks < 1:
+                continue
+            kc = _even_depth(product.depth, steps + more_steps, 16)
+            mc = _even_rows(most, blocks + more_blocks, mr)
+            found.append(Tile(mr, nr, kc, mc))
+    return list(dict.fromkeys(found))[:count]
+
+
+def slice_depth(product: Product, caches: Caches, mr: int, nr: int) -> int:
+    """Steps of k whose slice of B stays in L1 beside two tiles of A and of C, evenly split.
+
+    The second ones are on their way while the first are worked on. More steps spare C its way to
+    L2 and back (2/kc); nothing is gained below.
+    """
+    words = int(caches.l1_bytes * caches.usable) // product.element_bytes
+    most = (words - 2 * mr * nr) // (nr + 2 * mr)
+    if most < 1:
+        return 0
+    steps = max(1, ceil(product.depth / most))
+    even = _even_depth(product.depth, steps, 16)
+    return even if even <= most else _even_depth(product.depth, steps, 1)
+
+
+def block_rows(product: Product, caches: Caches, mr: int, nr: int, kc: int) -> int:
+    """Rows of a block: the even split with the shortest time over all samples of M.
+
+    Fewer rows read B more often; more rows leave workers idle in the last round of panels ×
+    blocks, or do not fit in L2.
+    """
+    limit = max(product.rows)
+    choices = {_even_rows(limit, blocks, mr) for blocks in range(1, ceil(limit / mr) + 1)}
+
+    def time(mc: int) -> tuple[float, int]:
+        _, into_l1, into_l2 = words_moved(product, caches, Tile(mr, nr, kc, mc))
+        waiting = 1 + caches.l1_balance * into_l1 + caches.l2_balance * into_l2
+        spans = (_span(product, rows, caches.workers, mc, mr, nr) for rows in product.rows)
+        return waiting * sum(spans), -mc
+
+    return min(choices, key=time)
+
+
+def words_moved(product: Product, caches: Caches, tile: Tile) -> tuple[float, float, float]:
+    """Words that cross into registers, L1 and L2 for each multiply-add."""
+    mr, nr, kc, mc = tile.mr, tile.nr, min(tile.kc, product.depth), tile.mc
+    sums = 0.0 if kc >= product.depth else 2 / kc
+    return (
+        1 / mr + 1 / nr + sums,
+        1 / mc + 1 / nr + sums,
+        _l2_crossing(product, caches, mc, nr, kc),
+    )
+
+
+def _l2_crossing(product: Product, caches: Caches, mc: int, nr: int, kc: int) -> float:
+    """Words into L2 for each multiply-add; infinite where not even the sums of a block fit."""
+    words = int(caches.l2_bytes * caches.usable) // product.element_bytes
+    sums, slices = mc * nr, 2 * kc * nr
+    whole = 1 / mc + 1 / product.depth
+    if mc * product.depth + sums + slices <= words:
+        return whole + 1 / product.columns
+    if 2 * mc * kc + sums + slices <= words:
+        return whole + 1 / nr
+    return inf
+
+
+def _span(product: Product, rows: int, workers: int, mc: int, mr: int, nr: int) -> float:
+    """Rows times panels that the busiest worker computes, over an equal share."""
+    panels, blocks = ceil(product.columns / nr), ceil(rows / mc)
+    in_block = _even_rows(rows, blocks, mr)
+    return ceil(panels * blocks / workers) * in_block / (panels * rows / workers)
+
+
+def _even_rows(rows: int, blocks: int, mr: int) -> int:
+    """Rows of each of `blocks` equal blocks, in whole tiles."""
+    return ceil(ceil(rows / mr) / blocks) * mr
+
+
+def _even_depth(depth: int, steps: int, multiple: int) -> int:
+    """Depth of each of `steps` equal slices, a whole number of cache lines of A."""
+    even = ceil(depth / steps)
+    return min(depth, ceil(even / multiple) * multiple)
+
+
+def register_tile(
+    registers: int, lanes: int, rows: Sequence[int], columns: Sequence[int]
+) -> tuple[int, int] | None:
+    """Rows and columns in elements of the best register tile among those that a kernel has.
+
+    Args:
+        registers: vector registers of the machine.
+        lanes: elements of a vector.
+        rows: numbers of rows that the kernel can be made for.
+        columns: numbers of columns, multiples of `lanes`.
+    """
+    found = outer_product_block(registers, rows, [c // lanes for c in columns if c % lanes == 0])
+    return None if found is None else (found[0], found[1] * lanes)
