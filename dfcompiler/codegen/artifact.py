@@ -75,7 +75,7 @@ def build(
     compiler = find_compiler()
     interface = interface_of(lowered)
     with written_beside(out, force) as folder:
-        generated = generate_program(lowered.sdfg, PRELUDE)
+        generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
         interface = replace(interface, call_symbols=tuple(map(program_name, generated.symbols)))
         prelude = prelude_text(generated.includes)
         program = Unit("program", {"program.cpp": generated.code, PRELUDE: prelude})

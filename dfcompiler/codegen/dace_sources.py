@@ -14,6 +14,7 @@ from typing import Any
 
 import dace
 from dace.codegen import codegen
+from dace.codegen.targets.cpp import sym2cpp
 from dace.config import Config
 
 from dfcompiler.errors import InternalError
@@ -56,6 +57,24 @@ class ProgramSource:
     symbols: tuple[str, ...]
 
 
+class _ThreadCount(int):
+    """An integer whose text is a C++ expression.
+
+    DaCe prints `Map.omp_num_threads` into the ``num_threads`` clause as it stands; with an
+    expression there, a call decides at run time how many threads it wakes.
+    """
+
+    expression: str
+
+    def __new__(cls, expression: str) -> _ThreadCount:
+        count = super().__new__(cls, 1)
+        count.expression = expression
+        return count
+
+    def __str__(self) -> str:
+        return self.expression
+
+
 @contextlib.contextmanager
 def dace_configuration() -> Iterator[None]:
     """DaCe with our settings alone: no ``.dace.conf`` and no ``DACE_…`` variable counts inside."""
@@ -70,8 +89,13 @@ def dace_configuration() -> Iterator[None]:
             Config.set(*path, value=value)
 
 
-def generate_program(sdfg: dace.SDFG, prelude: str) -> ProgramSource:
+def generate_program(sdfg: dace.SDFG, prelude: str, work: Any) -> ProgramSource:
     """The source of the function that `sdfg` becomes; the graph itself is not changed.
+
+    Args:
+        sdfg: one parallel region around the program.
+        prelude: the header that the source includes.
+        work: cost of a call in element-wise operations, from which it takes its threads.
 
     Raises:
         InternalError: if DaCe cannot generate it, or generates more than one file.
@@ -79,6 +103,7 @@ def generate_program(sdfg: dace.SDFG, prelude: str) -> ProgramSource:
     with dace_configuration():
         try:
             expanded = copy.deepcopy(sdfg)
+            _choose_threads(expanded, work)
             objects = codegen.generate_code(expanded, validate=False)
         except Exception as error:
             raise InternalError(f"DaCe cannot generate code for {sdfg.name}: {error}") from error
@@ -94,6 +119,15 @@ def generate_program(sdfg: dace.SDFG, prelude: str) -> ProgramSource:
     # Only now: a symbol may appear when a library node is expanded.
     arguments = tuple(name for name in expanded.arglist() if name not in sdfg.arrays)
     return ProgramSource(code, tuple(dict.fromkeys(includes)), arguments)
+
+
+def _choose_threads(sdfg: dace.SDFG, work: Any) -> None:
+    count = _ThreadCount(f"dfc::threads({sym2cpp(work)})")
+    for state in sdfg.states():
+        for node in state.nodes():
+            if isinstance(node, dace.nodes.MapEntry):
+                node.map.omp_num_threads = count
+    sdfg.append_global_code('#include "cpu/threads.h"\n')
 
 
 def saved_graph(sdfg: dace.SDFG) -> bytes:
@@ -122,8 +156,6 @@ def _stable(tree: Any, names: dict[str, str]) -> Any:
             if key == "guid":
                 number = len(names) + 1
                 kept[key] = names.setdefault(value, str(uuid.UUID(int=number)))
-            elif key == "omp_num_threads" and isinstance(value, str):
-                kept[key] = 0  # DaCe generates code from an expression here but cannot read one
             else:
                 kept[key] = _stable(value, names)
         return kept

@@ -8,6 +8,7 @@ from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes import Attention
+from dfcompiler.lowering.symbolic import contraction_work, expression, product
 
 HEADER = "cpu/attention.h"
 
@@ -26,9 +27,11 @@ def lower_attention(context: Context, op: Op) -> None:
     )
     node.implementation = implementation
     context.include(HEADER)
-    context.include("cpu/threads.h")
     reads = dict(zip(("_q", "_k", "_v", "_mask"), op.inputs, strict=False))
-    context.add_library_node(op, node, reads)
+    batch, heads, queries, width = (expression(dim) for dim in op.type.shape)
+    keys, depth = (expression(dim) for dim in context.type(op.inputs[1]).shape[2:])
+    work = contraction_work(keys * (depth + width), product((batch, heads, queries)))
+    context.add_library_node(op, node, reads, work)
     context.record(_record(op, implementation))
 
 

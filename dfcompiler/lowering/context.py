@@ -52,6 +52,7 @@ class Context:
         sdfg: the graph.
         region: the control flow region that the next state joins.
         expansions: implementation wanted for an operator kind (``{"matmul": "pure"}``).
+        works: cost of each map and library node so far, in element-wise operations.
         records: one record for each operator lowered so far.
         sites: sentences about indices that may turn out bad at run time.
     """
@@ -63,6 +64,7 @@ class Context:
         self.expansions = dict(expansions or {})
         self.region: Any = sdfg
         self.last: Any = None
+        self.works: list[Any] = []
         self.records: list[KernelRecord] = []
         self.sites: list[str] = []
         self.arguments: dict[str, Argument] = {}
@@ -158,8 +160,12 @@ class Context:
         state.set_default_lineinfo(NOWHERE)
         return self.append(state)
 
-    def add_library_node(self, op: Op, node: Any, reads: Mapping[str, str]) -> None:
-        """A state in which `node` reads values by connector, and writes the result from ``_o``."""
+    def add_library_node(self, op: Op, node: Any, reads: Mapping[str, str], work: Any) -> None:
+        """A state in which `node` reads values by connector, and writes the result from ``_o``.
+
+        `work` is its cost in element-wise operations.
+        """
+        self.works.append(work)
         state = self.new_state(op)
         state.add_node(node)
         for connector, name in reads.items():

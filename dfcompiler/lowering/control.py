@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import dace
 from dace.properties import CodeBlock
 from dace.sdfg.state import BreakBlock, ConditionalBlock, ControlFlowRegion, LoopRegion
 
 from dfcompiler.ir.program import Block, Branch, Loop, Op, State
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.region import add_barrier
 from dfcompiler.lowering.symbolic import expression, sdfg_name, text
 
 LowerOp = Callable[[Context, Op], None]
@@ -49,23 +51,34 @@ def _break_if(context: Context, loop: Loop) -> None:
     """Ends the iteration with a test: the flag is read after the body, never before the first."""
     block = ConditionalBlock(context.label(f"{loop.name}_until"))
     context.append(block)
-    branch = ControlFlowRegion(context.label(f"{loop.name}_break"), sdfg=context.sdfg)
-    block.add_branch(_condition(context, loop.until), branch)
-    branch.add_node(BreakBlock(context.label(f"{loop.name}_end")), is_start_block=True)
+    end = BreakBlock(context.label(f"{loop.name}_end"))
+    branch = _add_arm(context, block, f"{loop.name}_break", _condition(context, loop.until))
+    branch.add_node(end)
+    branch.add_edge(branch.start_block, end, dace.InterstateEdge())
+    _add_arm(context, block, f"{loop.name}_continue", None)
 
 
 def _lower_branch(context: Context, branch: Branch, lower_op: LowerOp) -> None:
     block = ConditionalBlock(context.label(branch.name))
     context.append(block)
     arms = [("then", _condition(context, branch.condition), branch.then)]
-    if branch.orelse:
-        arms.append(("else", None, branch.orelse))
+    arms.append(("else", None, branch.orelse))
     for name, condition, body in arms:
-        region = ControlFlowRegion(context.label(f"{branch.name}_{name}"), sdfg=context.sdfg)
-        block.add_branch(condition, region)
+        region = _add_arm(context, block, f"{branch.name}_{name}", condition)
         outer = context.enter(region)
+        context.last = region.start_block
         lower_blocks(context, body, lower_op)
         context.leave(outer)
+
+
+def _add_arm(
+    context: Context, block: ConditionalBlock, name: str, condition: CodeBlock | None
+) -> ControlFlowRegion:
+    """An arm of `block`: the threads of the call meet in it before they go on."""
+    region = ControlFlowRegion(context.label(name), sdfg=context.sdfg)
+    block.add_branch(condition, region)
+    add_barrier(region, context.label(f"{name}_read"))
+    return region
 
 
 def _condition(context: Context, flag: str) -> CodeBlock:

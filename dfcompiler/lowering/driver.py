@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import dace
+import sympy
 from dace import dtypes
 from dace.sdfg.validation import InvalidSDFGError
 
@@ -17,6 +18,7 @@ from dfcompiler.lowering.control import lower_blocks
 from dfcompiler.lowering.elementwise import ELEMENTWISE
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.movement import lower_alias
+from dfcompiler.lowering.region import in_one_region
 from dfcompiler.lowering.registry import LOWERINGS
 from dfcompiler.lowering.symbolic import sdfg_name
 from dfcompiler.target import CpuTarget
@@ -30,6 +32,7 @@ def lower(
 ) -> Lowered:
     """The SDFG of a verified program: one state for each operator, in the program's order.
 
+    All of them run inside one parallel region, as a nested SDFG (`region.in_one_region`).
     Every array is an argument and nothing is allocated inside, so the memory plan of the program
     (``slot`` attributes) decides where each value lies; operators without a slot get one of their
     own.
@@ -43,11 +46,12 @@ def lower(
         UnsupportedError: naming every operator that has no code for its element types or layouts.
     """
     _check_supported(program)
-    sdfg = dace.SDFG(re.sub(r"\W+", "_", program.name, flags=re.ASCII) or "model")
+    name = re.sub(r"\W+", "_", program.name, flags=re.ASCII) or "model"
+    body = dace.SDFG(f"{name}_body")
     loops = (block.variable for block in program.blocks() if isinstance(block, Loop))
-    for name in dict.fromkeys((*(symbol.name for symbol in program.symbols), *loops)):
-        sdfg.add_symbol(sdfg_name(name), dtypes.int64)
-    context = Context(program, target, sdfg, expansions)
+    for symbol in dict.fromkeys((*(symbol.name for symbol in program.symbols), *loops)):
+        body.add_symbol(sdfg_name(symbol), dtypes.int64)
+    context = Context(program, target, body, expansions)
     failures: list[UnsupportedError] = []
 
     def attempt(context: Context, op: Op) -> None:
@@ -58,9 +62,11 @@ def lower(
 
     lower_blocks(context, program.body, attempt)
     _raise_together(failures)
+    sdfg = in_one_region(body, name)
     _validate(sdfg)
     arguments = tuple(context.arguments[name] for name in sorted(context.arguments))
-    return Lowered(program, sdfg, arguments, tuple(context.records), tuple(context.sites))
+    work = sympy.Add(*context.works)
+    return Lowered(program, sdfg, arguments, tuple(context.records), tuple(context.sites), work)
 
 
 def lower_op(context: Context, op: Op) -> None:

@@ -65,6 +65,7 @@ class Lowered:
         arguments: in the order of the generated function; the SDFG's symbols follow them, sorted.
         kernels: one record for each operator.
         sites: ``sites[status[0] - 1]`` with ``{value}`` = ``status[1]`` says which index was bad.
+        work: cost of a call in element-wise operations, over the SDFG's symbols; each loop once.
     """
 
     program: Program
@@ -72,6 +73,7 @@ class Lowered:
     arguments: tuple[Argument, ...]
     kernels: tuple[KernelRecord, ...]
     sites: tuple[str, ...]
+    work: Any
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -12,34 +12,11 @@ from dace.sdfg import nodes
 
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.symbolic import full_range, product, text
-
-# Work, in element-wise operations, below which waking the other threads costs more than it saves:
-# a fork and join of libgomp takes about 1 to 2 µs while its threads still spin.
-PARALLEL_WORK = 32768
+from dfcompiler.lowering.symbolic import full_range
 
 MAX_STATIC_ELEMENTS = 2**31 - 1
-
-
-class ThreadCount(int):
-    """An integer whose text is a C++ expression.
-
-    DaCe prints `Map.omp_num_threads` into the ``num_threads`` clause as it stands; with an
-    expression there, a map over symbolic extents decides at run time whether it forks.
-    """
-
-    expression: str
-
-    def __new__(cls, expression: str) -> ThreadCount:
-        count = super().__new__(cls, 1)
-        count.expression = expression
-        return count
-
-    def __str__(self) -> str:
-        return self.expression
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ThreadCount, (self.expression,)
+ONCE = ("_once", 1)
+"""The range of a map whose body runs a single time."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +42,12 @@ class MapBody:
 
     Attributes:
         label: name of the map in the graph.
-        ranges: parameters with their extents, outermost first; empty for no map at all.
+        ranges: parameters with their extents, outermost first; none for a single run.
         reads: what the tasklet reads.
         writes: what it writes.
         code: C++ over the connectors and the parameters.
         work: element-wise operations of the whole map, for choosing threads.
-        serial: inner parameters that one thread runs in order.
+        serial: inner parameters that the thread of the outermost ones runs in order.
     """
 
     label: str
@@ -111,14 +88,6 @@ def add_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
         dtypes.Language.CPP,
     )
     state.add_node(tasklet)
-    if not body.ranges:
-        for read in body.reads:
-            state.add_edge(state.add_read(read.array), None, tasklet, read.connector, _memlet(read))
-        for write in body.writes:
-            state.add_edge(
-                tasklet, write.connector, state.add_write(write.array), None, _memlet(write)
-            )
-        return
     entry, exit_ = _scope(context, body)
     state.add_nodes_from([entry, exit_])
     _connect_reads(state, body, entry, tasklet, sdfg)
@@ -141,29 +110,22 @@ def _check_offsets(sdfg: dace.SDFG, body: MapBody) -> None:
 
 
 def _scope(context: Context, body: MapBody) -> tuple[nodes.MapEntry, nodes.MapExit]:
-    params = [name for name, _ in body.ranges]
-    extents = subsets.Range([(0, extent - 1, 1) for _, extent in body.ranges])
+    ranges = list(body.ranges) or [ONCE]
+    params = [name for name, _ in ranges]
+    extents = subsets.Range([(0, extent - 1, 1) for _, extent in ranges])
     scope = nodes.Map(body.label, params, extents, dtypes.ScheduleType.Sequential)
-    parallel = len(params) - body.serial
-    trips = product(extent for _, extent in body.ranges[:parallel])
-    if parallel:
-        if not _is_static(body.work):
-            context.include("cpu/threads.h")
-        parallelize(scope, parallel, trips, body.work)
+    share(scope, max(1, len(params) - body.serial))
+    context.works.append(body.work)
     return nodes.MapEntry(scope), nodes.MapExit(scope)
 
 
-def parallelize(scope: nodes.Map, axes: int, trips: Any, work: Any) -> None:
-    """Makes the outer `axes` of a map one parallel loop when there is enough work.
+def share(scope: nodes.Map, axes: int) -> None:
+    """Shares the iterations over the outer `axes` of a map among the threads of the call.
 
-    Work over symbolic extents is measured at run time, by a function of ``cpu/threads.h``.
+    What is in no such map would be run by every thread: a call is one parallel region.
     """
-    if trips == 1 or (_is_static(work) and work < PARALLEL_WORK):
-        return
     scope.schedule = dtypes.ScheduleType.CPU_Multicore
     scope.collapse = axes
-    if not _is_static(work):
-        scope.omp_num_threads = ThreadCount(f"dfc::threads({text(work)})")
 
 
 def _is_static(value: Any) -> bool:

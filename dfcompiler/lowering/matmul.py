@@ -12,6 +12,7 @@ from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes import MatMul
+from dfcompiler.lowering.symbolic import contraction_work, expression, product
 
 ACTIVATIONS = ("gelu", "silu", "relu", "tanh", "sigmoid")
 HEADER = "cpu/gemm.h"
@@ -91,9 +92,11 @@ def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[_Stage]
     node = MatMul("matmul", kinds, packed=packed, panel=panel, tile_rows=tile_rows)
     node.implementation = implementation
     context.include(HEADER)
-    context.include("cpu/threads.h")
     reads = {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
-    context.add_library_node(op, node, reads)
+    *batch, rows, columns = (expression(dim) for dim in op.type.shape)
+    depth = expression(context.type(a).shape[-1])
+    work = contraction_work(columns * depth, product((*batch, rows)))
+    context.add_library_node(op, node, reads, work)
     context.record(_record(context, op, b, implementation, kinds))
 
 

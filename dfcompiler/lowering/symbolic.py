@@ -84,6 +84,15 @@ def product(values: Any) -> Any:
     return total
 
 
+def contraction_work(elements: Any, rows: Any) -> Any:
+    """Cost of multiplying `rows` rows with a matrix of `elements`, in element-wise operations.
+
+    16 multiply-adds take as long as one such operation, and reading an element half as long.
+    """
+    work = elements * (rows + 8)
+    return work // 16 if isinstance(work, int) else int_floor(work, 16)
+
+
 def ceil_div(value: Any, divisor: int) -> Any:
     """`value` / `divisor` rounded up."""
     return -(-value // divisor) if isinstance(value, int) else int_ceil(value, divisor)

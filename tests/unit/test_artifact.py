@@ -164,7 +164,7 @@ def test_configuration_is_put_back() -> None:
 def test_generating_leaves_the_graph_alone() -> None:
     sdfg = lowered_ledger().sdfg
     before = saved_graph(sdfg)
-    generate_program(sdfg, "prelude.h")
+    generate_program(sdfg, "prelude.h", 0)
     assert saved_graph(sdfg) == before
 
 

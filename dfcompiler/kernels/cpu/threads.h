@@ -1,4 +1,4 @@
-// How many threads a loop of DaCe's gets: its maps take the number as a `num_threads` clause.
+// How many threads a call gets: its parallel region takes the number as a `num_threads` clause.
 #pragma once
 
 #include <cstdint>

@@ -18,13 +18,12 @@ from dfcompiler.lowering.nodes.expansion import (
     add_pointer_map,
     broadcast_strides,
     connected_arrays,
-    contraction_work,
     data,
     in_place_of,
     nested_graph,
     offset,
 )
-from dfcompiler.lowering.symbolic import ceil_div, product, symbol, text
+from dfcompiler.lowering.symbolic import ceil_div, symbol, text
 
 Reads: TypeAlias = dict[str, tuple[str, Sequence[Any]]]
 
@@ -63,20 +62,17 @@ class ExpandNative(ExpandTransformation):
     def expansion(node: Attention, state: dace.SDFGState, sdfg: dace.SDFG, **_: Any) -> Any:
         arrays = connected_arrays(node, state, sdfg)
         graph = nested_graph(node, arrays)
-        batch, heads, queries, width = arrays["_q"].shape
-        key_heads, keys = arrays["_k"].shape[1:3]
-        value_width = arrays["_v"].shape[3]
+        batch, heads, queries, _ = arrays["_q"].shape
+        key_heads = arrays["_k"].shape[1]
         group = heads // key_heads
         ranges = [
             ("_b", batch),
             ("_h", key_heads),
             ("_block", group * ceil_div(queries, QUERIES)),
         ]
-        elements = product((batch, heads, keys)) * (width + value_width)
-        work = contraction_work(elements, queries)
         code = _task(node, arrays, group)
         inputs = list(node.in_connectors)
-        add_pointer_map(graph, "attention", ranges, inputs, code, work)
+        add_pointer_map(graph, "attention", ranges, inputs, code)
         return in_place_of(node, graph)
 
 

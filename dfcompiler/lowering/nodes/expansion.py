@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 import dace
 from dace import dtypes
 from dace.sdfg import nodes
-from dace.symbolic import int_floor
 
-from dfcompiler.lowering.maps import parallelize
-from dfcompiler.lowering.symbolic import product, text
+from dfcompiler.lowering.maps import ONCE, share
+from dfcompiler.lowering.symbolic import text
 
 Arrays: TypeAlias = Mapping[str, dace.data.Array]
 Ranges: TypeAlias = Sequence[tuple[str, Any]]
@@ -55,17 +54,16 @@ def add_symbols(graph: dace.SDFG, values: Sequence[Any]) -> None:
 
 
 def add_pointer_map(
-    graph: dace.SDFG, label: str, ranges: Ranges, inputs: Sequence[str], code: str, work: Any
+    graph: dace.SDFG, label: str, ranges: Ranges, inputs: Sequence[str], code: str
 ) -> None:
-    """A parallel map whose tasklet gets pointers to whole arrays, ``_a_data`` for array ``_a``.
+    """A shared map whose tasklet gets pointers to whole arrays, ``_a_data`` for array ``_a``.
 
     Args:
         graph: the graph, still without states.
         label: name of the state and the tasklet.
-        ranges: parameters and extents; all of them are collapsed into one parallel loop.
+        ranges: parameters and extents; the threads share all of them as one loop.
         inputs: connectors that are arrays of `graph`.
         code: C++ over the connectors and the parameters.
-        work: cost in element-wise operations; below a threshold one thread does it.
     """
     state = graph.add_state(label)
     add_symbols(graph, [extent for _, extent in ranges])
@@ -83,21 +81,12 @@ def add_pointer_map(
     for name in inputs:
         tasklet.in_connectors[data(name)] = dtypes.pointer(graph.arrays[name].dtype)
     tasklet.out_connectors[data("_o")] = dtypes.pointer(graph.arrays["_o"].dtype)
-    parallelize(entry.map, len(ranges), product(extent for _, extent in ranges), work)
+    share(entry.map, len(ranges))
 
 
 def data(connector: str) -> str:
     """The pointer by which a tasklet knows what is behind a node's connector."""
     return f"{connector}_data"
-
-
-def contraction_work(elements: Any, rows: Any) -> Any:
-    """Cost of multiplying `rows` rows with a matrix of `elements`, in element-wise operations.
-
-    16 multiply-adds take as long as one such operation, and reading an element half as long.
-    """
-    work = elements * (rows + 8)
-    return work // 16 if isinstance(work, int) else int_floor(work, 16)
 
 
 def add_element_map(
@@ -109,7 +98,7 @@ def add_element_map(
     code: str,
     wcr: str | None = None,
 ) -> None:
-    """A state after the last one with a sequential map over single elements.
+    """A state after the last one with a map over single elements, shared along the first axis.
 
     Args:
         graph: the graph.
@@ -126,9 +115,9 @@ def add_element_map(
         graph.add_edge(sinks[0], state, dace.InterstateEdge())
     add_symbols(graph, [extent for _, extent in ranges])
     array, index = write
-    state.add_mapped_tasklet(
+    _, entry, _ = state.add_mapped_tasklet(
         label,
-        {name: f"0:{dace.symbolic.symstr(extent)}" for name, extent in ranges},
+        {name: f"0:{dace.symbolic.symstr(extent)}" for name, extent in ranges or [ONCE]},
         {name: dace.Memlet(_element(*read)) for name, read in reads.items()},
         code,
         {"out": dace.Memlet(_element(array, index), wcr=wcr)},
@@ -136,6 +125,7 @@ def add_element_map(
         language=dtypes.Language.CPP,
         external_edges=True,
     )
+    share(entry.map, 1)
 
 
 def _element(array: str, index: Sequence[Any]) -> str:

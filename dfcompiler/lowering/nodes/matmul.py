@@ -19,13 +19,12 @@ from dfcompiler.lowering.nodes.expansion import (
     add_pointer_map,
     broadcast_strides,
     connected_arrays,
-    contraction_work,
     data,
     in_place_of,
     nested_graph,
     offset,
 )
-from dfcompiler.lowering.symbolic import ceil_div, product, symbol, text
+from dfcompiler.lowering.symbolic import ceil_div, symbol, text
 
 # Register tiles, one below the other, of one task in `kernels/cpu/gemm.h`.
 PACKED_TILES, STRIDED_TILES = 16, 64
@@ -145,10 +144,8 @@ class ExpandNative(ExpandTransformation):
             ("_panel", ceil_div(problem.columns, node.panel)),
             ("_block", ceil_div(problem.rows, tiles * node.tile_rows)),
         ]
-        elements = product(problem.batch) * problem.columns * problem.depth
-        work = contraction_work(elements, problem.rows)
         code = _task(node, arrays, problem)
-        add_pointer_map(graph, "gemm", ranges, list(node.in_connectors), code, work)
+        add_pointer_map(graph, "gemm", ranges, list(node.in_connectors), code)
         return in_place_of(node, graph)
 
 
