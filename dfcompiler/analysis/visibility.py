@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import sympy
 
-from dfcompiler.ir.dims import Dim, equal, expand, free_symbols, symbol
+from dfcompiler.analysis.affine import Affine, affine
+from dfcompiler.ir.dims import Dim, expand, free_symbols, symbol
 from dfcompiler.ir.match import through
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.rewrite import StateRewriter
@@ -25,25 +25,6 @@ class Causal:
     """Key j is visible to query i exactly when ``j <= i + offset``; axes -2 and -1."""
 
     offset: Dim
-
-
-@dataclass(frozen=True)
-class Affine:
-    """``offset + Σ slope · index`` over indices of axes, counted from the last (-1)."""
-
-    offset: Dim
-    slopes: Mapping[int, Dim] = field(default_factory=dict)
-
-    def plus(self, other: Affine, sign: int = 1) -> Affine:
-        axes = {*self.slopes, *other.slopes}
-        slopes = {a: self.slopes.get(a, 0) + sign * other.slopes.get(a, 0) for a in axes}
-        nonzero = {axis: slope for axis, slope in slopes.items() if not equal(slope, 0)}
-        return Affine(expand(self.offset + sign * other.offset), nonzero)
-
-    def times(self, factor: int) -> Affine:
-        return Affine(
-            self.offset * factor, {a: s * factor for a, s in self.slopes.items() if factor}
-        )
 
 
 @dataclass(frozen=True)
@@ -110,66 +91,6 @@ def _difference(state: StateRewriter, comparison: Op) -> Affine | None:
     low, high = (left, right) if comparison.kind.startswith("less") else (right, left)
     strict = 0 if comparison.kind.endswith("equal") else 1
     return low.plus(high, -1).plus(Affine(strict))
-
-
-def affine(state: StateRewriter, name: str, depth: int = 8) -> Affine | None:
-    """The integers of `name` as an affine function of their indices, if they are one.
-
-    Looks through `depth` sums and products in a row, so that it takes constant time.
-    """
-    number = state.scalar(name)
-    if number is not None:
-        return Affine(int(number)) if int(number) == number else None
-    op = state.producer(name)
-    if op is None or not depth:
-        return None
-    if op.kind in ("add", "sub", "mul"):
-        left, right = (affine(state, part, depth - 1) for part in op.inputs)
-        if left is None or right is None:
-            return None
-        return _combined(op.kind, left, right)
-    match op.kind:
-        case "dim":
-            return Affine(op.attr("value"))
-        case "iota":
-            return Affine(op.attr("start", 0), {-1: op.attr("step", 1)})
-        case "cast" if op.type.dtype.bytes < 4:
-            return None
-        case "expand" | "cast" | "copy" | "neg":
-            inner = affine(state, op.inputs[0], depth)
-            return inner.times(-1) if inner is not None and op.kind == "neg" else inner
-        case "reshape":
-            inner = affine(state, op.inputs[0], depth)
-            return inner and _reshaped(inner, state.type_of(op.inputs[0]).shape, op.type.shape)
-        case "transpose":
-            inner, rank = affine(state, op.inputs[0], depth), op.type.rank
-            to = {axis - rank: i - rank for i, axis in enumerate(op.attr("perm"))}
-            return inner and Affine(inner.offset, {to[a]: s for a, s in inner.slopes.items()})
-    return None
-
-
-def _combined(kind: str, left: Affine, right: Affine) -> Affine | None:
-    if kind == "add":
-        return left.plus(right)
-    if kind == "sub":
-        return left.plus(right, -1)
-    for factor, value in ((left, right), (right, left)):
-        if not factor.slopes and isinstance(factor.offset, int):
-            return value.times(factor.offset)
-    return None
-
-
-def _reshaped(value: Affine, inner: tuple[Dim, ...], outer: tuple[Dim, ...]) -> Affine | None:
-    """The function after a reshape that adds or drops axes of extent 1."""
-    old = [i - len(inner) for i, dim in enumerate(inner) if dim != 1]
-    new = [i - len(outer) for i, dim in enumerate(outer) if dim != 1]
-    if len(old) != len(new) or not all(
-        equal(inner[a], outer[b]) for a, b in zip(old, new, strict=True)
-    ):
-        return None
-    to = dict(zip(old, new, strict=True))
-    # Along an axis of extent 1 the index is 0.
-    return Affine(value.offset, {to[a]: s for a, s in value.slopes.items() if a in to})
 
 
 def _never_positive(state: StateRewriter, bound: Affine, shape: tuple[Dim, ...]) -> bool:

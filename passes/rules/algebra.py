@@ -186,7 +186,15 @@ def _is_exact(source: DType, target: DType) -> bool:
     return bits <= 8 * target.bytes - int(target.value.startswith("i"))
 
 
+def sum_zeros(sweep: Sweep, op: Op) -> Op | None:
+    """Zeros add up to zeros."""
+    value = sweep.scalar(op.inputs[0])
+    return as_constant(op, value) if value is not None and value == 0 else None
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
+    "cumsum": (sum_zeros,),
+    "reduce_sum": (sum_zeros,),
     "add": (constants_second, drop_neutral, add_negated),
     "sub": (drop_neutral, subtract),
     "mul": (constants_second, drop_neutral, multiply),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeAlias
 
 import sympy
 
-from dfcompiler.ir import Dim, Op
+from dfcompiler.analysis.affine import affine
+from dfcompiler.ir import Dim, DType, Op, TensorType
 from dfcompiler.ir.dims import as_dim, evaluate, free_symbols, symbol
-from passes.rules.sweep import Rule, Sweep, as_constant
+from passes.rules.sweep import Rule, Sweep, as_constant, evaluate_scalar
 
 Interval: TypeAlias = "tuple[Dim, Dim]"
 """Least and greatest value, both included."""
@@ -116,6 +118,21 @@ def decide(sweep: Sweep, op: Op) -> Op | None:
     return as_constant(op, False) if never[op.kind] else None
 
 
+def decide_by_difference(sweep: Sweep, op: Op) -> Op | None:
+    """A comparison of integers that differ by the same number everywhere is a constant."""
+    if not all(sweep.type_of(name).dtype.is_integer for name in op.inputs):
+        return None
+    a, b = (affine(sweep, name) for name in op.inputs)
+    if a is None or b is None:
+        return None
+    difference = a.plus(b, -1)
+    if difference.slopes or not isinstance(difference.offset, int):
+        return None
+    boolean = replace(op, type=TensorType(DType.BOOL))
+    zero = TensorType(DType.I64)
+    return as_constant(op, evaluate_scalar(boolean, (difference.offset, 0), (zero, zero)))
+
+
 _COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 
-RULES: dict[str, tuple[Rule, ...]] = dict.fromkeys(_COMPARISONS, (decide,))
+RULES: dict[str, tuple[Rule, ...]] = dict.fromkeys(_COMPARISONS, (decide, decide_by_difference))
