@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+from dfcompiler.analysis.liveness import state_aliases
 from dfcompiler.ir.dims import Dim, evaluate
 from dfcompiler.ir.program import Loop, Op, Program, State
 from dfcompiler.ir.types import TensorType
@@ -19,6 +20,7 @@ class Concrete:
         self.program = program
         self._extents: dict[Dim, int] = {}
         self._types: dict[TensorType, TensorType] = {}
+        self._views: dict[int, frozenset[str]] = {}
         self._containers = {f"@{c.name}": c.type for c in program.containers}
 
     @contextmanager
@@ -69,6 +71,14 @@ class Concrete:
             )
             yield concrete, types
             values[op.result] = concrete.type
+
+    def views(self, state: State) -> frozenset[str]:
+        """The values of a state that are memory of another value or of a container."""
+        found = self._views.get(id(state))
+        if found is None:
+            # The program holds the state, so that its id stays its own.
+            found = self._views[id(state)] = frozenset(state_aliases(state, self._containers))
+        return found
 
     def stored_bytes(self, tensor: TensorType) -> int:
         """Bytes of a tensor in memory."""

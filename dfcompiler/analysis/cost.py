@@ -177,9 +177,11 @@ class _Meter:
 
     def state(self, state: State) -> tuple[int, int]:
         flops = moved = 0
+        views = self.concrete.views(state)
         for op, types in self.concrete.typed_ops(state):
             flops += op_flops(op, types)
-            moved += moved_bytes(op, types, self.fast_bytes)
+            if op.result not in views:
+                moved += moved_bytes(op, types, self.fast_bytes)
         return flops, moved
 
     def listed(self, blocks: tuple[Block, ...]) -> Iterator[OpCost]:
@@ -195,8 +197,9 @@ class _Meter:
                     yield from self.listed_loop(block)
 
     def listed_state(self, state: State) -> Iterator[OpCost]:
+        views = self.concrete.views(state)
         for original, (op, types) in zip(state.ops, self.concrete.typed_ops(state), strict=True):
-            moved = moved_bytes(op, types, self.fast_bytes)
+            moved = 0 if op.result in views else moved_bytes(op, types, self.fast_bytes)
             bound, theorem = op_bound(op, types, self.fast_bytes)
             if bound is not None and moved < bound:
                 raise InternalError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from dfcompiler.analysis.layouts import is_view
+from dfcompiler.analysis.layouts import VIEW_KINDS, View, view_of, whole
 from dfcompiler.ir.program import Block, Branch, Loop, Program, Role, State
+from dfcompiler.ir.types import TensorType
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,39 @@ def aliases(program: Program) -> dict[tuple[str, str], str]:
     """Views, which need no memory, by state and value, with the value or container they share.
 
     A chain of views leads to its first value. A container is shared only where its state does not
-    write it.
+    write it afterwards.
     """
     containers = {f"@{c.name}": c.type for c in program.containers}
     found: dict[tuple[str, str], str] = {}
     for state in program.states():
-        written = {op.result for op in state.ops if op.result.startswith("@")}
-        types = {name: of for name, of in containers.items() if name not in written}
-        for op in state.ops:
-            if op.result.startswith("@"):
-                continue
-            types[op.result] = op.type
-            source = op.inputs[0] if op.inputs else ""
-            if source in types and is_view(op, types[source]):
-                found[state.name, op.result] = found.get((state.name, source), source)
+        for name, root in state_aliases(state, containers).items():
+            found[state.name, name] = root
     return found
+
+
+def state_aliases(state: State, containers: Mapping[str, TensorType]) -> dict[str, str]:
+    """The views of one state, with the value or container whose memory they are.
+
+    Args:
+        state: a state.
+        containers: types by name, with the sigil.
+    """
+    written = {op.result: at for at, op in enumerate(state.ops) if op.result.startswith("@")}
+    types = dict(containers)
+    places: dict[str, View] = {}
+    roots: dict[str, str] = {}
+    for at, op in enumerate(state.ops):
+        if op.result.startswith("@"):
+            continue
+        types[op.result] = op.type
+        source = op.inputs[0] if op.kind in VIEW_KINDS else ""
+        if not source or written.get(roots.get(source, source), -1) > at:
+            continue
+        base = places.get(source) or whole(types[source])
+        place = view_of(op, types[source], base)
+        if place is not None:
+            places[op.result], roots[op.result] = place, roots.get(source, source)
+    return roots
 
 
 def value_lifetimes(program: Program) -> tuple[Lifetime, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import ceil, isqrt, prod
 
-from dfcompiler.analysis.layouts import is_view
 from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import TensorType
@@ -17,9 +16,7 @@ Types = tuple[TensorType, ...]
 
 
 def moved_bytes(op: Op, types: Types, fast_bytes: int) -> int:
-    """Bytes read and written by one run of an operator whose types are concrete."""
-    if op.result.startswith("%") and is_view(op, types[0] if types else op.type):
-        return 0  # the result is the input's memory
+    """Bytes read and written by one run of an operator, no alias, whose types are concrete."""
     if op.kind in ("constant", "dim") and not op.type.shape and op.result.startswith("%"):
         return 0  # a number is part of the code
     return bytes_of(op.type) * _writes(op) + _reads(op, types, fast_bytes)

@@ -118,7 +118,7 @@ def _slots(program: Program, arguments: tuple[Argument, ...]) -> tuple[Slot, ...
     """The slots in use: planned ones first, in the program's order, then unplanned values."""
     members: dict[str, list[TensorType]] = {}
     for argument in arguments:
-        if argument.role == "value":
+        if argument.role == "value" and argument.memory is None:
             members.setdefault(argument.slot, []).append(argument.type)
     planned = {
         c.name: Slot(c.name, c.type.stored_bytes)

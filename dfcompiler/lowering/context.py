@@ -7,31 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import dace
-from dace import dtypes
 
+from dfcompiler.analysis.layouts import View, is_contiguous, whole
 from dfcompiler.errors import InternalError, UnsupportedError
-from dfcompiler.ir.dims import Dim
+from dfcompiler.ir.dims import Dim, product
 from dfcompiler.ir.program import Container, Op, Program, Role
 from dfcompiler.ir.types import Dense, DType, TensorType
 from dfcompiler.lowering.lowered import Argument, ArgumentRole, KernelRecord
 from dfcompiler.lowering.symbolic import expression
+from dfcompiler.lowering.views import NOWHERE, add_array, everything, strides
 from dfcompiler.target import CpuTarget
 
-DACE_TYPES = {
-    DType.F64: dtypes.float64,
-    DType.F32: dtypes.float32,
-    DType.F16: dtypes.float16,
-    DType.BF16: dtypes.bfloat16,
-    DType.I64: dtypes.int64,
-    DType.I32: dtypes.int32,
-    DType.I16: dtypes.int16,
-    DType.I8: dtypes.int8,
-    DType.U64: dtypes.uint64,
-    DType.U32: dtypes.uint32,
-    DType.U16: dtypes.uint16,
-    DType.U8: dtypes.uint8,
-    DType.BOOL: dtypes.bool_,
-}
 _PREFIXES = {
     Role.INPUT: "in",
     Role.WEIGHT: "w",
@@ -40,7 +26,6 @@ _PREFIXES = {
     Role.OUTPUT: "out",
 }
 STATUS = "status"
-NOWHERE = dtypes.DebugInfo(0)
 
 
 class Context:
@@ -71,6 +56,8 @@ class Context:
         self._reserved = {STATUS}
         self._containers = {f"@{c.name}": self._container(c) for c in program.containers}
         self._values: dict[str, Argument] = {}
+        self._places: dict[str, View] = {}
+        self._shared: set[str] = set()
         self._headers: list[str] = []
 
     # ------------------------------------------------------------------------------------- names
@@ -83,16 +70,26 @@ class Context:
         """The SDFG array that holds a ``%value`` or ``@container``; made on first use."""
         argument = self._argument(name)
         if argument.name not in self.arguments:
-            self._declare(argument, may_alias=argument.role == "value")
+            shared = argument.role == "value" or argument.name in self._shared
+            self._declare(argument, may_alias=shared, place=self._places.get(name))
         return argument.name
 
     def stride(self, name: str, axis: int) -> Any:
         """Elements between neighbours of a ``%value`` or ``@container`` along an axis."""
-        return self.sdfg.arrays[self.array(name)].strides[axis]
+        return strides(self.sdfg.arrays[self.array(name)])[axis]
+
+    def is_contiguous(self, name: str) -> bool:
+        """Whether the elements of a name lie in row-major order without gaps."""
+        tensor = self.type(name)
+        return tensor.layout.is_row_major and is_contiguous(tensor, self.place(name))
+
+    def place(self, name: str) -> View:
+        """Where the elements of a name lie in its memory."""
+        return self._places.get(name) or whole(self.type(name))
 
     def begin_state(self) -> None:
         """Forgets the values: they are local to a state."""
-        self._values = {}
+        self._values, self._places = {}, {}
 
     def define(self, op: Op) -> None:
         """Makes the result of `op` known; a container is known already."""
@@ -103,14 +100,16 @@ class Context:
         self._values[op.result] = Argument(name, "value", "", op.type, slot)
         self.array(op.result)
 
-    def define_alias(self, op: Op, of: str) -> None:
-        """Makes the result of `op` another view of the memory of `of`."""
+    def define_alias(self, op: Op, of: str, place: View) -> None:
+        """Makes the result of `op` the part at `place` of the memory of `of`."""
         root = self._argument(of)
         name = self._unique(f"v{_identifier(op.result[1:])}")
-        alias = Argument(name, root.role, root.container, op.type, root.slot)
-        self._values[op.result] = alias
-        self._declare(alias, may_alias=True)
-        self.sdfg.arrays[self.array(of)].may_alias = True
+        memory = root.memory or root.type
+        alias = Argument(name, root.role, root.container, op.type, root.slot, memory)
+        self._values[op.result], self._places[op.result] = alias, place
+        self._shared |= {name, root.name}
+        if root.name in self.arguments:
+            self.sdfg.arrays[root.name].may_alias = True
 
     def memory(self, name: str) -> tuple[str, str]:
         """Container and slot: two names with the same ones lie in the same memory."""
@@ -138,17 +137,14 @@ class Context:
         self._reserved.add(candidate)
         return candidate
 
-    def _declare(self, argument: Argument, may_alias: bool) -> None:
-        if not isinstance(argument.type.encoding, Dense):
-            raise UnsupportedError(f"values stored as {argument.type} have no lowering")
-        shape, strides = physical(argument.type)
-        self.sdfg.add_array(
-            argument.name,
-            shape,
-            DACE_TYPES[argument.type.dtype],
-            strides=strides,
-            may_alias=may_alias,
-        )
+    def _declare(self, argument: Argument, may_alias: bool, place: View | None = None) -> None:
+        tensor = argument.type
+        if not isinstance(tensor.encoding, Dense):
+            raise UnsupportedError(f"values stored as {tensor} have no lowering")
+        memory = argument.memory or tensor
+        room = product(memory.layout.physical_shape(memory.shape))
+        place = place or whole(tensor)
+        add_array(self.sdfg, argument.name, tensor, place, expression(room), may_alias=may_alias)
         self.arguments[argument.name] = argument
 
     # ------------------------------------------------------------------------------------- graph
@@ -170,10 +166,10 @@ class Context:
         state.add_node(node)
         for connector, name in reads.items():
             array = self.array(name)
-            memlet = dace.Memlet.from_array(array, self.sdfg.arrays[array])
+            memlet = dace.Memlet(data=array, subset=everything(self.sdfg.arrays[array]))
             state.add_edge(state.add_read(array), None, node, connector, memlet)
         result = self.array(op.result)
-        memlet = dace.Memlet.from_array(result, self.sdfg.arrays[result])
+        memlet = dace.Memlet(data=result, subset=everything(self.sdfg.arrays[result]))
         state.add_edge(node, "_o", state.add_write(result), None, memlet)
 
     def append(self, block: Any) -> Any:
@@ -225,26 +221,6 @@ class Context:
             report = TensorType(DType.I64, (2,))
             self._declare(Argument(STATUS, "status", "", report), may_alias=False)
         return STATUS
-
-
-def physical(tensor: TensorType) -> tuple[list[Any], list[Any] | None]:
-    """Shape and strides of the SDFG array of a tensor; rank 0 becomes one element.
-
-    A permuted layout keeps the logical shape and has strides; a tiled one has its physical shape.
-    """
-    if tensor.rank == 0:
-        return [1], None
-    if tensor.layout.is_tiled:
-        return [expression(dim) for dim in tensor.layout.physical_shape(tensor.shape)], None
-    shape = [expression(dim) for dim in tensor.shape]
-    if tensor.layout.is_row_major:
-        return shape, None
-    strides: list[Any] = [1] * tensor.rank
-    total: Any = 1
-    for axis in reversed(tensor.layout.permutation(tensor.rank)):
-        strides[axis] = total
-        total = total * shape[axis]
-    return shape, strides
 
 
 def _identifier(name: str) -> str:

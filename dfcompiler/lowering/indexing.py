@@ -132,8 +132,8 @@ class _Rows:
         self.context = context
         shape = op.type.shape
         self.rank, self.shape = len(shape), [expression(dim) for dim in shape]
-        row_major = all(context.type(name).layout.is_row_major for name in (op.result, *op.inputs))
-        self.head = self.rank - tail if row_major else max(self.rank - tail, self.rank - 1)
+        contiguous = all(context.is_contiguous(name) for name in (op.result, *op.inputs))
+        self.head = self.rank - tail if contiguous else max(self.rank - tail, self.rank - 1)
         self.walked = tuple(range(self.head, self.rank))
         self.begin: list[Any] = [
             symbol(f"_i{a}") if a < self.head and not is_one(shape[a]) else 0

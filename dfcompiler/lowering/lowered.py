@@ -20,8 +20,9 @@ class Argument:
         name: the SDFG's array and the C identifier.
         role: whose memory it is; ``value`` memory lies in the arena.
         container: the container of the program, without sigil; empty for a value.
-        type: what the pointer points to. An alias has a type of its own.
+        type: the elements that the generated code reads through it.
         slot: for a ``value``: the temp container of the program in which it lies.
+        memory: for a view: the type of what its pointer points to, else None.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Argument:
     container: str
     type: TensorType
     slot: str = ""
+    memory: TensorType | None = None
 
 
 @dataclass(frozen=True)

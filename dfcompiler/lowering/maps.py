@@ -13,6 +13,7 @@ from dace.sdfg import nodes
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.symbolic import full_range
+from dfcompiler.lowering.views import everything, extents, placed
 
 MAX_STATIC_ELEMENTS = 2**31 - 1
 ONCE = ("_once", 1)
@@ -61,14 +62,14 @@ class MapBody:
 
 def whole(context: Context, connector: str, array: str) -> Access:
     """A pointer to a whole array."""
-    return Access(connector, array, full_range(context.sdfg.arrays[array].shape), pointer=True)
+    return Access(connector, array, full_range(extents(context.sdfg.arrays[array])), pointer=True)
 
 
 def pointer(
     context: Context, connector: str, array: str, begin: Sequence[Any], axes: Sequence[int]
 ) -> Access:
     """A pointer to element `begin`, from which the code walks along `axes` to their ends."""
-    shape = context.sdfg.arrays[array].shape
+    shape = extents(context.sdfg.arrays[array])
     ranges = [
         (first, extent - 1 if axis in axes else first, 1)
         for axis, (first, extent) in enumerate(zip(begin, shape, strict=True))
@@ -138,10 +139,10 @@ def _connect_reads(
     for array in dict.fromkeys(read.array for read in body.reads):
         entry.add_in_connector(f"IN_{array}")
         entry.add_out_connector(f"OUT_{array}")
-        whole = dace.Memlet(data=array, subset=full_range(sdfg.arrays[array].shape))
+        whole = dace.Memlet(data=array, subset=everything(sdfg.arrays[array]))
         state.add_edge(state.add_read(array), None, entry, f"IN_{array}", whole)
     for read in body.reads:
-        state.add_edge(entry, f"OUT_{read.array}", tasklet, read.connector, _memlet(read))
+        state.add_edge(entry, f"OUT_{read.array}", tasklet, read.connector, _memlet(sdfg, read))
     if not body.reads:
         state.add_nedge(entry, tasklet, dace.Memlet())
 
@@ -153,15 +154,16 @@ def _connect_writes(
         array = write.array
         exit_.add_in_connector(f"IN_{array}")
         exit_.add_out_connector(f"OUT_{array}")
-        whole = dace.Memlet(data=array, subset=full_range(sdfg.arrays[array].shape))
-        state.add_edge(tasklet, write.connector, exit_, f"IN_{array}", _memlet(write))
+        whole = dace.Memlet(data=array, subset=everything(sdfg.arrays[array]))
+        state.add_edge(tasklet, write.connector, exit_, f"IN_{array}", _memlet(sdfg, write))
         state.add_edge(exit_, f"OUT_{array}", state.add_write(array), None, whole)
 
 
-def _memlet(access: Access) -> dace.Memlet:
+def _memlet(sdfg: dace.SDFG, access: Access) -> dace.Memlet:
     # The volume of a pointer's memlet is not known to be what the code touches: a gather reads
     # one row of the table that it points into.
-    return dace.Memlet(data=access.array, subset=access.subset, dynamic=access.pointer)
+    subset = placed(sdfg.arrays[access.array], access.subset)
+    return dace.Memlet(data=access.array, subset=subset, dynamic=access.pointer)
 
 
 def _connector_type(sdfg: dace.SDFG, access: Access) -> dtypes.typeclass:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dfcompiler.analysis.layouts import is_view
+from dfcompiler.analysis.layouts import view_of
 from dfcompiler.errors import InternalError
 from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
@@ -31,17 +31,19 @@ STRIP = 16
 
 
 def lower_alias(context: Context, op: Op) -> None:
-    """A reshape or a transpose whose result is the memory of its input, read differently.
+    """A slice, a reshape or a transpose whose result is memory of its input, read differently.
 
     Raises:
-        InternalError: if the elements of the two do not lie in the same order.
+        InternalError: if the elements do not lie there with strides.
     """
     (name,) = op.inputs
     source = context.type(name)
-    if not is_view(op, source):
+    place = view_of(op, source, context.place(name))
+    if place is None:
         raise InternalError(f"{op.result}: {op.type} is no alias of {name}: {source} by {op.kind}")
-    context.define_alias(op, name)
-    context.record(KernelRecord(op, "alias", f"{op.kind}: the same elements in the same order"))
+    context.define_alias(op, name, place)
+    how = "a part of its operand" if op.kind == "slice" else "the same elements in the same order"
+    context.record(KernelRecord(op, "alias", f"{op.kind}: {how}"))
 
 
 def lower_indexed(context: Context, op: Op) -> None:
@@ -54,7 +56,7 @@ def lower_indexed(context: Context, op: Op) -> None:
 def lower_reshape(context: Context, op: Op) -> None:
     """A copy under another shape, where the plan gives the result its own memory."""
     (name,) = op.inputs
-    if not (op.type.layout.is_row_major and context.type(name).layout.is_row_major):
+    if not (context.is_contiguous(op.result) and context.is_contiguous(name)):
         lower_indexed(context, op)
         return
     source, target = context.array(name), context.array(op.result)

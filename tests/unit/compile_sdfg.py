@@ -99,13 +99,14 @@ class Compiled:
         slots: dict[str, np.ndarray],
         outputs: dict[str, np.ndarray],
     ) -> np.ndarray:
-        shape = tuple(evaluate(dim, bindings) for dim in argument.type.shape)
-        dtype = argument.type.dtype.numpy
+        declared = argument.memory or argument.type
+        shape = tuple(evaluate(dim, bindings) for dim in declared.shape)
+        dtype = declared.dtype.numpy
         match argument.role:
             case "input":
                 return np.ascontiguousarray(inputs[argument.container])
             case "weight":
-                return pack(self.program.data[argument.container], argument.type.layout)
+                return pack(self.program.data[argument.container], declared.layout)
             case "persist":
                 start = self.program.data.get(argument.container)
                 fresh = np.zeros(shape, dtype) if start is None else start.copy()
@@ -114,6 +115,7 @@ class Compiled:
                 return outputs.setdefault(argument.container, np.full(shape, 77, dtype))
             case "value":
                 members = [a for a in self.lowered.arguments if a.slot == argument.slot]
-                size = max(evaluate(a.type.stored_bytes, bindings) for a in members)
+                types = [a.type for a in members if a.memory is None]
+                size = max(evaluate(member.stored_bytes, bindings) for member in types)
                 return slots.setdefault(argument.slot, np.full(size + 64, 0xA5, np.uint8))
         return self.status

@@ -136,7 +136,9 @@ def test_an_operand_that_stands_twice_is_read_once() -> None:
         ("%0: f32[4, 100] = reshape @x", 0),
         ("%0: f32[100, 4] = copy @x", 3200),
         ("%0: f32[4, 100] = transpose @x {perm = [1, 0]}", 3200),
-        ("%0: f32[10, 4] = slice @x {starts = [5, 0]}", 320),
+        ("%0: f32[10, 4] = slice @x {starts = [5, 0]}", 0),
+        ("%0: f32[10, 4] = slice @x {starts = [5, 0], steps = [2, 1]}", 320),
+        ("%0: f32[100, 1] = slice @x {starts = [0, 1]}", 800),
         ("%0: f32[7, 4] = gather @x, @i {axis = 0}", 2 * 7 * 16 + 7 * 8),
         ("%0: f32[3, 100, 4] = expand @x", 1600 + 4800),
         ("%0: f32[] = constant {value = 1.0}", 0),
@@ -327,6 +329,59 @@ def test_a_value_lives_from_its_definition_to_its_last_reader() -> None:
     found = {life.name: (life.start, life.end) for life in value_lifetimes(program)}
     assert found == {"%0": (0, 3), "%2": (2, 5), "%3": (3, 5)}
     assert aliases(program) == {("main", "%1"): "%0", ("main", "%4"): "%3"}
+
+
+def test_what_lies_with_strides_is_a_view() -> None:
+    program = program_of(
+        """
+        %0: f32[B, S, 8] = slice @x {starts = [0, 0, 8]}
+        %1: f32[B, S, 2, 4] = reshape %0
+        %2: f32[B, 2, S, 4; 0 2 1 3] = transpose %1 {perm = [0, 2, 1, 3]}
+        %3: f32[B*S, 8] = reshape %0
+        %4: f32[B, 8*S] = reshape %0
+        %5: f32[B, 1, 8] = slice %0 {starts = [0, S - 1, 0]}
+        %6: f32[B, 8] = reshape %5
+        %7: f32[B, S, 1] = slice %0 {starts = [0, 0, 3]}
+        %8: f32[B, S, 8] = slice @x {starts = [0, 0, 0], steps = [1, 1, 2]}
+        %9: f32[B, 2, S, 4] = transpose %1 {perm = [0, 2, 1, 3]}
+        @y: f32[B, S, 8] = add %0, %0
+        """,
+        "input @x: f32[B, S, 24]\noutput @y: f32[B, S, 8]",
+        "B, S",
+    )
+    shared = aliases(program)
+    assert {name for _, name in shared} == {"%0", "%1", "%2", "%3", "%5", "%6"}
+    assert set(shared.values()) == {"@x"}
+    assert [life.name for life in value_lifetimes(program)] == ["%4", "%7", "%8", "%9"]
+
+
+def test_a_part_of_a_container_is_a_view_after_its_last_write_only() -> None:
+    program = program_of(
+        """
+        %0: f32[4] = slice @kept {starts = [4]}
+        @kept: f32[8] = exp @x
+        %1: f32[4] = slice @kept {starts = [4]}
+        @y: f32[4] = add %0, %1
+        """,
+        "input @x: f32[8]\npersist @kept: f32[8]\noutput @y: f32[4]",
+        "",
+    )
+    assert aliases(program) == {("main", "%1"): "@kept"}
+
+
+def test_panels_of_one_layer_are_a_view_of_the_panels_of_all() -> None:
+    program = program_of(
+        """
+        %0: f32[1, 6, 70; 0 2/64 1 2%64] = slice @w {starts = [2, 0, 0]}
+        %1: f32[6, 70; 1/64 0 1%64] = reshape %0
+        %2: f32[1, 3, 70; 0 2/64 1 2%64] = slice @w {starts = [2, 3, 0]}
+        %3: f32[1, 6, 64; 0 2/64 1 2%64] = slice @w {starts = [2, 0, 0]}
+        @y: f32[2, 70] = matmul @x, %1
+        """,
+        "input @x: f32[2, 6]\ninput @w: f32[3, 6, 70; 0 2/64 1 2%64]\noutput @y: f32[2, 70]",
+        "",
+    )
+    assert {name for _, name in aliases(program)} == {"%0", "%1", "%2"}
 
 
 def test_temporaries_live_over_the_state_machine() -> None:

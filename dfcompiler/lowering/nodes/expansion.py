@@ -11,6 +11,7 @@ from dace.sdfg import nodes
 
 from dfcompiler.lowering.maps import ONCE, share
 from dfcompiler.lowering.symbolic import text
+from dfcompiler.lowering.views import from_first_element
 
 Arrays: TypeAlias = Mapping[str, dace.data.Array]
 Ranges: TypeAlias = Sequence[tuple[str, Any]]
@@ -19,9 +20,10 @@ Ranges: TypeAlias = Sequence[tuple[str, Any]]
 def connected_arrays(
     node: Any, state: dace.SDFGState, sdfg: dace.SDFG
 ) -> dict[str, dace.data.Array]:
-    """The array behind each connector of a library node."""
-    arrays = {edge.dst_conn: sdfg.arrays[edge.data.data] for edge in state.in_edges(node)}
-    return arrays | {edge.src_conn: sdfg.arrays[edge.data.data] for edge in state.out_edges(node)}
+    """The array behind each connector of a library node, from the first element on."""
+    names = {edge.dst_conn: edge.data.data for edge in state.in_edges(node)}
+    names |= {edge.src_conn: edge.data.data for edge in state.out_edges(node)}
+    return {connector: from_first_element(sdfg.arrays[name]) for connector, name in names.items()}
 
 
 def nested_graph(node: Any, arrays: Arrays) -> dace.SDFG:
