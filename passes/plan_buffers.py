@@ -33,8 +33,8 @@ class PlanBuffers(Pass):
         @y: f32[S] = neg %2                    @y: f32[S] = neg %2
 
     Largest values first, each into the smallest slot in which nothing else is alive at the same
-    time (greedy by size, after Pisarchyk and Lee, arXiv 2001.03288). A reshape or a transpose that
-    leaves the elements where they lie becomes an alias of its input. The order of operators is
+    time (greedy by size, after Pisarchyk and Lee, arXiv 2001.03288). A slice, a reshape or a
+    transpose whose elements lie in its input's memory with strides becomes an alias of it. The order of operators is
     final: it is the order of execution. Temporary containers that operators write keep places of
     their own.
     """
