@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from dfcompiler.analysis.liveness import state_aliases
-from dfcompiler.ir.dims import Dim, evaluate
-from dfcompiler.ir.program import Loop, Op, Program, State
+from dfcompiler.ir.dims import Dim, evaluate, free_symbols
+from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, State
 from dfcompiler.ir.types import TensorType
 
 
@@ -87,3 +87,19 @@ class Concrete:
     def iterations(self, loop: Loop) -> range:
         """The values that a loop's variable takes when nothing ends it early."""
         return range(self.extent(loop.start), self.extent(loop.stop))
+
+
+def mentions(blocks: tuple[Block, ...], variable: str) -> bool:
+    """Whether an extent or an inner loop's bounds depend on a loop variable."""
+    for block in blocks:
+        match block:
+            case State(ops=ops):
+                if any(variable in free_symbols(*op.type.shape) for op in ops):
+                    return True
+            case Loop(start=start, stop=stop, body=body):
+                if variable in free_symbols(start, stop) or mentions(body, variable):
+                    return True
+            case Branch(then=then, orelse=orelse):
+                if mentions(then, variable) or mentions(orelse, variable):
+                    return True
+    return False

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from dfcompiler.analysis.concrete import Concrete
+from dfcompiler.analysis.concrete import Concrete, mentions
 from dfcompiler.analysis.io_bound import op_bound, program_bound
 from dfcompiler.analysis.schedule import moved_bytes
 from dfcompiler.errors import InternalError
-from dfcompiler.ir.dims import free_symbols
 from dfcompiler.ir.operators import OPERATORS
 from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, Role, State
 from dfcompiler.ir.text import show_op
 from dfcompiler.ir.types import TensorType
 
-FAST_BYTES = 1 << 20
+FAST_BYTES = 2 << 20
 """The fast memory that metrics assume when no machine is named: one core's L2 cache."""
 
 ALIGNMENT = 64
@@ -164,7 +163,7 @@ class _Meter:
         values = self.concrete.iterations(loop)
         if not values:
             return 0, 0
-        if not _mentions(loop.body, loop.variable):
+        if not mentions(loop.body, loop.variable):
             with self.concrete.bound(loop.variable, values[0]):
                 flops, moved = self.blocks(loop.body)
             return flops * len(values), moved * len(values)
@@ -212,7 +211,7 @@ class _Meter:
         values = self.concrete.iterations(loop)
         if not values:
             return
-        same = not _mentions(loop.body, loop.variable)
+        same = not mentions(loop.body, loop.variable)
         totals: list[OpCost] = []
         for value in values[:1] if same else values:
             with self.concrete.bound(loop.variable, value):
@@ -246,19 +245,3 @@ def _times(cost: OpCost, runs: int) -> OpCost:
         moved_bytes=cost.moved_bytes * runs,
         io_bound_bytes=None if bound is None else bound * runs,
     )
-
-
-def _mentions(blocks: tuple[Block, ...], variable: str) -> bool:
-    """Whether an extent or an inner loop's bounds depend on a loop variable."""
-    for block in blocks:
-        match block:
-            case State(ops=ops):
-                if any(variable in free_symbols(*op.type.shape) for op in ops):
-                    return True
-            case Loop(start=start, stop=stop, body=body):
-                if variable in free_symbols(start, stop) or _mentions(body, variable):
-                    return True
-            case Branch(then=then, orelse=orelse):
-                if _mentions(then, variable) or _mentions(orelse, variable):
-                    return True
-    return False

@@ -1,0 +1,289 @@
+"""Predicted seconds of kernels, from the rates of a machine and the schedule of each kernel.
+
+A kernel's time is a weighted sum of features, each the seconds that one resource would take alone:
+
+    fma       multiply-adds of the register tile, of the busiest thread
+    stream    bytes of weights, keys and values from beyond the L2
+    longer    the longer of these two: they overlap where hardware prefetches
+    values    bytes of activations read and written
+    work      vector instructions on elements: exp, erf, division count several
+    tasks     calls of the kernel's inner function
+    meet      the meeting of the threads at the end
+
+The weights are one for each family of kernels (`Machine.weights`). Predictions use nothing that
+was measured on the program itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, prod
+from typing import TypeAlias
+
+from dfcompiler.analysis.concrete import Concrete, mentions
+from dfcompiler.analysis.layouts import is_view
+from dfcompiler.analysis.machine import Machine
+from dfcompiler.analysis.schedule import bytes_of, operand_bytes
+from dfcompiler.ir.dims import evaluate
+from dfcompiler.ir.operators.fused import region_scope
+from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, State
+from dfcompiler.ir.types import TensorType
+
+FEATURES = ("fma", "stream", "longer", "values", "work", "tasks", "meet")
+Features: TypeAlias = dict[str, float]
+Types: TypeAlias = tuple[TensorType, ...]
+
+INSTRUCTIONS = {
+    **dict.fromkeys(("exp", "sigmoid"), 20),
+    **dict.fromkeys(("gelu", "erf", "silu"), 36),
+    **dict.fromkeys(("tanh", "log", "sin", "cos"), 40),
+    **dict.fromkeys(("div", "reciprocal", "sqrt", "rsqrt", "mod"), 16),
+    "pow": 80,
+    "rotary": 6,
+}
+"""Vector instructions for one vector of elements; every other element-wise operator takes one."""
+
+DEFAULT_WEIGHTS: dict[str, Features] = {
+    "packed product": {"fma": 0.1, "stream": 0.25, "longer": 1.0, "values": 0.5, "work": 1.0},
+    "product": {"fma": 1.15, "stream": 1.0, "values": 0.5, "work": 1.0},
+    "attention": {"fma": 1.5, "stream": 0.5, "values": 0.5, "work": 1.5},
+    "rows": {"values": 0.8, "work": 1.0},
+    "elements": {"values": 0.8, "work": 1.0},
+    "movement": {"values": 1.0, "work": 2.0},
+}
+"""Weights of a machine that was not calibrated; threads always meet, tasks take 50 ns."""
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """The predicted time of one operator.
+
+    Attributes:
+        op: the operator.
+        runs: how often it runs in a call; of the two sides of a branch, both count.
+        seconds: of all runs.
+    """
+
+    op: Op
+    runs: int
+    seconds: float
+
+
+def predicted_s(op: Op, types: Types, sizes: Mapping[str, int], machine: Machine) -> float:
+    """Seconds of one run of an operator.
+
+    Args:
+        op: any operator; a value that is only a view takes none.
+        types: of its inputs, in order.
+        sizes: values of the symbols in the types.
+        machine: rates and weights.
+    """
+    bound = tuple(_bound(tensor, sizes) for tensor in types)
+    return kernel_s(_bound_op(op, sizes), bound, machine)
+
+
+def program_times(
+    program: Program, sizes: Mapping[str, int], machine: Machine
+) -> tuple[KernelTime, ...]:
+    """The predicted time of every operator, in program order."""
+    return tuple(_listed(program.body, Concrete(program, sizes), machine))
+
+
+def kernel_s(op: Op, types: Types, machine: Machine) -> float:
+    """Seconds of one run of an operator whose types are concrete."""
+    family = family_of(op, types)
+    if not family:
+        return 0.0
+    weights = machine.weights.get(family) or {"meet": 1.0, "tasks": 1.0, **DEFAULT_WEIGHTS[family]}
+    found = features(op, types, machine)
+    return sum(weights.get(name, 0.0) * value for name, value in found.items())
+
+
+def family_of(op: Op, types: Types) -> str:
+    """The kernels that an operator's time is predicted with; empty for one that takes none."""
+    if op.attr("alias", False) or (types and is_view(op, types[0])):
+        return ""
+    if op.kind in ("constant", "dim") and not op.type.shape:
+        return ""
+    product = _product(op, types)
+    if product is not None:
+        return "packed product" if product[2].layout.is_tiled else "product"
+    match op.kind:
+        case "attention":
+            return "attention"
+        case "layer_norm" | "rms_norm" | "softmax" | "cumsum" | "argmax":
+            return "rows"
+        case "concat" | "expand" | "gather" | "index_copy" | "pad" | "take_along" | "transpose":
+            return "movement"
+    return "rows" if op.kind.startswith("reduce_") else "elements"
+
+
+def features(op: Op, types: Types, machine: Machine) -> Features:
+    """Seconds that each resource would take alone, for an operator with concrete types."""
+    product = _product(op, types)
+    if product is not None:
+        found = _product_features(op, types, product, machine)
+    elif op.kind == "attention":
+        found = _attention_features(op, types, machine)
+    else:
+        found = _element_features(op, types, machine)
+    found["longer"] = max(found["fma"], found["stream"])
+    found["meet"] = machine.meet_s
+    return found
+
+
+# ------------------------------------------------------------------------------------ the families
+
+
+def _product(op: Op, types: Types) -> tuple[Op, TensorType, TensorType] | None:
+    """The matrix product that an operator is or holds, with its operands as stored."""
+    if op.kind == "matmul":
+        return op, types[0], types[1]
+    if op.kind != "fused":
+        return None
+    scope = region_scope(op, types)
+    stored = dict(scope)
+    for inner in op.region:
+        if inner.kind == "matmul":
+            a, b = (stored[name] for name in inner.inputs)
+            return inner, a, b
+        stored[inner.result] = stored[inner.inputs[0]] if inner.kind == "dequantize" else inner.type
+    return None
+
+
+def _product_features(
+    op: Op, types: Types, product: tuple[Op, TensorType, TensorType], machine: Machine
+) -> Features:
+    inner, a, b = product
+    tile = op.attr("tile", (6, 64, 128, 512))
+    columns, depth = int(b.shape[-1]), int(a.shape[-1])
+    shared = prod(map(int, b.shape[:-2]))
+    batch = prod(map(int, inner.type.shape[:-2]))
+    rows = int(inner.type.shape[-2]) * (batch if shared == 1 else 1)
+    batch = 1 if shared == 1 else batch
+    panels, blocks = ceil(columns / tile[1]), ceil(rows / tile[3])
+    tasks = batch * panels * blocks
+    busiest = ceil(tasks / machine.threads) / tasks
+    fma = 2 * batch * rows * depth * panels * tile[1] * busiest / machine.tile_flops
+    other = sum(map(bytes_of, types)) - bytes_of(b)
+    steps = tasks * ceil(rows / blocks / tile[0]) * ceil(depth / tile[2])
+    return {
+        "fma": fma,
+        "stream": bytes_of(b) * blocks / machine.stream_rate,
+        "values": _value_s(other + bytes_of(op.type), machine),
+        "work": _work_s([i for i in op.region if i.kind not in ("matmul", "dequantize")], machine),
+        "tasks": steps * busiest * _TASK_S,
+    }
+
+
+_TASK_S = 50e-9
+
+
+def _attention_features(op: Op, types: Types, machine: Machine) -> Features:
+    q, k, v = types[:3]
+    batch, heads, queries, width = map(int, q.shape)
+    keys, value_width = int(k.shape[2]), int(v.shape[3])
+    seen = 0.5 if op.attr("causal", False) and queries == keys else 1.0
+    scores = batch * heads * queries * keys * seen
+    tasks = batch * heads * ceil(queries / 64)
+    busiest = ceil(tasks / machine.threads) / tasks
+    vectors = scores / (machine.vector_bytes / 4) * busiest
+    return {
+        "fma": 2 * scores * (width + value_width) * busiest / machine.tile_flops,
+        "stream": (bytes_of(k) + bytes_of(v)) / machine.stream_rate,
+        "values": _value_s(bytes_of(q) + bytes_of(op.type), machine),
+        "work": vectors * (INSTRUCTIONS["exp"] + 6) * machine.vector_s,
+        "tasks": tasks * busiest * _TASK_S,
+    }
+
+
+def _element_features(op: Op, types: Types, machine: Machine) -> Features:
+    """Element-wise regions, normalizations, reductions, movement."""
+    read = sum(operand_bytes(op, types, index) for index in range(len(types)))
+    in_place = op.kind == "index_copy" and op.result == op.inputs[0]
+    written = 0 if in_place else bytes_of(op.type)
+    elements = op.region or (_largest(op, types),)
+    return {
+        "fma": 0.0,
+        "stream": 0.0,
+        "values": _value_s(read + written, machine),
+        "work": _work_s(elements, machine),
+        "tasks": 0.0,
+    }
+
+
+def _largest(op: Op, types: Types) -> Op:
+    """The operator counted on its input where that is what it walks over."""
+    if not types or bytes_of(types[0]) <= bytes_of(op.type) or not op.kind.startswith("reduce_"):
+        return op
+    return replace(op, type=types[0])
+
+
+def _work_s(ops: Sequence[Op], machine: Machine) -> float:
+    """Vector instructions of element-wise operators, shared by the threads."""
+    total = 0.0
+    for op in ops:
+        count = {"softmax": 32, "layer_norm": 8, "rms_norm": 6}.get(op.kind)
+        each = count or INSTRUCTIONS.get(op.kind, 1)
+        total += each * prod(map(int, op.type.shape)) * op.type.dtype.bytes
+    return total / machine.vector_bytes * machine.vector_s / machine.threads
+
+
+def _value_s(moved: int, machine: Machine) -> float:
+    """Activations: from the L2 while a thread's share fits there, from beyond otherwise."""
+    share = moved / machine.threads
+    if share <= machine.l2_bytes / 2:
+        return share / machine.l2_rate
+    return moved / machine.stream_rate
+
+
+# ------------------------------------------------------------------------------- binding, programs
+
+
+def _bound(tensor: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    return tensor.__class__(
+        tensor.dtype,
+        tuple(evaluate(dim, sizes) for dim in tensor.shape),
+        tensor.layout,
+        tensor.encoding,
+    )
+
+
+def _bound_op(op: Op, sizes: Mapping[str, int]) -> Op:
+    region = tuple(_bound_op(inner, sizes) for inner in op.region)
+    return replace(op, type=_bound(op.type, sizes), region=region)
+
+
+def _listed(blocks: tuple[Block, ...], concrete: Concrete, machine: Machine) -> list[KernelTime]:
+    found: list[KernelTime] = []
+    for block in blocks:
+        match block:
+            case State():
+                found += [
+                    KernelTime(original, 1, kernel_s(op, types, machine))
+                    for original, (op, types) in zip(
+                        block.ops, concrete.typed_ops(block), strict=True
+                    )
+                ]
+            case Branch():
+                found += _listed(block.then, concrete, machine)
+                found += _listed(block.orelse, concrete, machine)
+            case Loop():
+                found += _looped(block, concrete, machine)
+    return found
+
+
+def _looped(loop: Loop, concrete: Concrete, machine: Machine) -> list[KernelTime]:
+    """All iterations; each is looked at where extents depend on the loop's variable."""
+    values = concrete.iterations(loop)
+    same = not mentions(loop.body, loop.variable)
+    totals: dict[int, KernelTime] = {}
+    for value in values[:1] if same else values:
+        with concrete.bound(loop.variable, value):
+            for number, one in enumerate(_listed(loop.body, concrete, machine)):
+                before = totals.get(number, KernelTime(one.op, 0, 0.0))
+                runs, seconds = before.runs + one.runs, before.seconds + one.seconds
+                totals[number] = KernelTime(one.op, runs, seconds)
+    times = len(values) if same else 1
+    return [KernelTime(t.op, t.runs * times, t.seconds * times) for t in totals.values()]
