@@ -61,10 +61,14 @@ class Model:
         signature = manifest.signature
         self._inputs = tuple(map(_Input, signature.inputs))
         self._names = frozenset(tensor.name for tensor in signature.inputs)
-        self._outputs = tuple((t.name, numpy_dtype(t), len(t.shape)) for t in signature.outputs)
+        self._outputs = tuple((t.name, numpy_dtype(t)) for t in signature.outputs)
         self._symbols = {symbol.name: i for i, symbol in enumerate(signature.symbols)}
         self._input_structs = (library.tensor * len(self._inputs))()
         self._output_structs = (library.tensor * len(self._outputs))()
+        for struct, spec in zip(self._input_structs, self._inputs, strict=True):
+            struct.dtype, struct.rank = spec.code, spec.rank
+        self._last_sizes: tuple[Any, ...] | None = None
+        self._last_shapes: tuple[tuple[int, ...], ...] = ()
         if threads is not None:
             self.set_threads(threads)
 
@@ -105,19 +109,20 @@ class Model:
         sizes = self._sizes(symbols) if symbols else None
         with self._lock:
             handle = self._open()
-            for struct, array, spec in zip(self._input_structs, arrays, self._inputs, strict=True):
-                spec.describe(struct, array)
+            for struct, array in zip(self._input_structs, arrays, strict=True):
+                struct.data = _address(array)
             call = (
                 *(handle, self._input_structs, len(self._inputs)),
                 *(sizes, self._output_structs, len(self._outputs)),
             )
-            self._check(self._library.output_shapes(*call))
+            shapes = self._shapes_of(arrays, symbols, call)
             results = {}
-            for struct, (name, dtype, rank) in zip(
-                self._output_structs, self._outputs, strict=True
+            for struct, shape, (name, dtype) in zip(
+                self._output_structs, shapes, self._outputs, strict=True
             ):
-                result = np.empty(struct.shape[:rank], dtype)
-                struct.data = result.ctypes.data
+                result = np.empty(shape, dtype)
+                struct.data = _address(result)
+                struct.bytes = result.nbytes
                 results[name] = result
             self._check(self._library.run(*call))
         return results
@@ -176,6 +181,23 @@ class Model:
         if status:
             raise self._library.error(status)
 
+    def _shapes_of(
+        self, arrays: list[np.ndarray], symbols: Mapping[str, int], call: tuple[Any, ...]
+    ) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the outputs; those of the last call when its sizes were the same."""
+        sizes = (*(array.shape for array in arrays), *symbols.items())
+        if sizes != self._last_sizes:
+            self._last_sizes = None
+            for struct, array in zip(self._input_structs, arrays, strict=True):
+                struct.bytes = array.nbytes
+                struct.shape[: array.ndim] = array.shape
+            self._check(self._library.output_shapes(*call))
+            self._last_shapes = tuple(
+                tuple(struct.shape[: struct.rank]) for struct in self._output_structs
+            )
+            self._last_sizes = sizes
+        return self._last_shapes
+
     def _arrays(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         if not isinstance(inputs, Mapping):
             raise InputError(f"inputs are a {type(inputs).__name__}; expected arrays by name")
@@ -228,14 +250,11 @@ class _Input:
             array = np.require(array, requirements=["C", "A"])
         return array
 
-    def describe(self, struct: Any, array: np.ndarray) -> None:
-        """Fills the C description of an array."""
-        struct.data = array.ctypes.data
-        struct.bytes = array.nbytes
-        struct.dtype = self.code
-        struct.rank = self.rank
-        struct.shape[: self.rank] = array.shape
-
     def _is_bfloat16(self, dtype: np.dtype[Any]) -> bool:
         """bfloat16 in any library's spelling, or its bits."""
         return self.dtype is None and (dtype.name == "bfloat16" or dtype == np.uint16)
+
+
+def _address(array: np.ndarray) -> int:
+    """The first byte of an array; `array.ctypes` would make an object for each call."""
+    return int(array.__array_interface__["data"][0])
