@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from dfcompiler.analysis.cost import FAST_BYTES, measure, op_costs
 from dfcompiler.ir import parse, show, verify
 from dfcompiler.pipeline import assemble, discover
 from dfcompiler.target import parse_target
@@ -56,3 +57,15 @@ def test_the_default_pipeline_keeps_meaning_and_all_claims(drawn: Drawn) -> None
     for bindings in PROBES:
         assert_same_results(program, result.program, bindings)
     assert parse(show(result.program)) == result.program
+
+
+@many
+@given(drawn=programs())
+def test_no_schedule_is_below_its_bound(drawn: Drawn) -> None:
+    compiled = assemble(DEFAULT, TARGET, found=PASSES).run(drawn.program, PROBES).program
+    for program in (drawn.program, compiled):
+        for bindings in PROBES:
+            for fast_bytes in (64, 1 << 10, FAST_BYTES):
+                metrics = measure(program, bindings, fast_bytes)  # raises below the bound
+                costs = op_costs(program, bindings, fast_bytes)
+                assert sum(cost.moved_bytes for cost in costs) == metrics.moved_bytes

@@ -1,23 +1,16 @@
-"""Lower bounds on the bytes that any schedule of a computation moves.
+"""Compulsory traffic: what must be loaded of inputs and weights, and what must be stored.
 
-A bound belongs to the computation and the size of the fast memory, and holds for schedules that do
-not look at the values of masks and conditions to skip work. Bounds of operators do not add up to
-one of a program, because a fused schedule keeps results in fast memory; the program's bound is the
-compulsory one: what must be loaded of inputs and weights, and what must be stored.
+The bound of a whole program. Bounds of operators do not add up to it, because a fused schedule
+keeps results in fast memory.
 """
 
 from __future__ import annotations
 
-from math import prod
-
 from dfcompiler.analysis.concrete import Concrete
-from dfcompiler.analysis.layouts import is_view
+from dfcompiler.analysis.io_bound.words import bytes_of_elements, dense_bytes, elements_of
 from dfcompiler.ir.operators import OPERATORS, OpClass
 from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State
-from dfcompiler.ir.types import Affine, Bitmap, TensorType
-
-COMPULSORY = "compulsory: each operand loaded and each result stored once"
-GEMM = "Kwasniewski et al., arXiv 1908.09606: 2mnk/√S + mn"
+from dfcompiler.ir.types import TensorType
 
 Types = tuple[TensorType, ...]
 
@@ -35,10 +28,10 @@ def program_bound(program: Program, concrete: Concrete) -> int:
     for container in program.containers:
         if container.role in (Role.INPUT, Role.WEIGHT):
             elements = demand.containers.get(f"@{container.name}", 0)
-            found = _bytes_of_elements(concrete.type(container.type), elements)
+            found = bytes_of_elements(concrete.type(container.type), elements)
             source = _source(program, container)
             loaded[source] = max(loaded.get(source, 0), found)
-    stored = sum(_dense_bytes(concrete.type(output.type)) for output in program.outputs)
+    stored = sum(dense_bytes(concrete.type(output.type)) for output in program.outputs)
     return sum(loaded.values()) + stored
 
 
@@ -48,105 +41,6 @@ def _source(program: Program, container: Container) -> object:
     if data is None or container.role is not Role.WEIGHT or not data.size:
         return container.name
     return data.__array_interface__["data"][0]
-
-
-def op_bound(op: Op, types: Types, fast_bytes: int) -> tuple[int | None, str]:
-    """Bytes that an operator with concrete types must move on its own, and why.
-
-    A view moves nothing. What depends on the values of indices has no bound.
-    """
-    if op.result.startswith("%") and is_view(op, types[0] if types else op.type):
-        return 0, "the result is the operand's memory"
-    if op.kind in ("constant", "dim") and not op.type.shape:
-        return 0, "a number is part of the code"
-    if op.kind in ("gather", "take_along", "index_copy"):
-        return None, "unknown: depends on the indices"
-    demand = needed_elements(op, types, elements_of(op.type))
-    loaded = sum(
-        _bytes_of_elements(tensor, demand.get(name, 0))
-        for name, tensor in dict(zip(op.inputs, types, strict=True)).items()
-    )
-    compulsory = loaded + _dense_bytes(op.type)
-    product = _single_product(op, types)
-    if product is None:
-        return compulsory, COMPULSORY
-    bound = gemm_bound(*product, fast_bytes)
-    return (bound, GEMM) if bound > compulsory else (compulsory, COMPULSORY)
-
-
-def gemm_bound(
-    m: int, n: int, k: int, batch: int, word_bits: int, result_bits: int, fast_bytes: int
-) -> int:
-    """Bytes that a sequential m × n × k product moves when no operand fits in fast memory.
-
-    Args:
-        m: rows of the result.
-        n: columns of the result.
-        k: summed extent.
-        batch: independent products of this size.
-        word_bits: bits of the narrowest operand's values; a fast memory holds the most of those.
-        result_bits: bits of the result's values.
-        fast_bytes: the fast memory.
-
-    Source:
-        Kwasniewski et al., COSMA, arXiv 1908.09606: Q ≥ 2mnk/√S + mn words. With words of
-        different widths, the narrowest width gives the largest S and the fewest bytes per word.
-    """
-    words = fast_bytes * 8 // word_bits
-    if min(m * k, k * n, m * n) <= words:
-        return 0
-    streamed = batch * 2 * m * n * k / (words**0.5)
-    return int(streamed * word_bits / 8) + batch * m * n * min(word_bits, result_bits) // 8
-
-
-def _single_product(op: Op, types: Types) -> tuple[int, int, int, int, int, int] | None:
-    """Extents and widths of the product that an operator is, on its own or with an epilogue."""
-    scope = dict(zip(op.inputs, types, strict=True))
-    narrow: dict[str, int] = {}
-    for inner in op.region or (op,):
-        if inner.kind == "dequantize":
-            narrow[inner.result] = _bits(scope[inner.inputs[0]])
-        if inner.kind != "matmul":
-            scope[inner.result] = inner.type
-            continue
-        a, b = (scope[name] for name in inner.inputs)
-        bits = min(narrow.get(n, _bits(scope[n])) for n in inner.inputs)
-        m, k, n = int(a.shape[-2]), int(a.shape[-1]), int(b.shape[-1])
-        batch = prod(map(int, inner.type.shape[:-2]))
-        if prod(map(int, b.shape[:-2])) == 1:
-            m, batch = m * batch, 1
-        return m, n, k, batch, max(1, bits), _bits(op.type)
-    return None
-
-
-def _bits(tensor: TensorType) -> int:
-    match tensor.encoding:
-        case Affine(bits=bits):
-            return bits
-        case Bitmap():
-            return 1
-    return 8 * tensor.dtype.bytes
-
-
-def elements_of(tensor: TensorType) -> int:
-    """Number of elements of a concrete type."""
-    return prod(map(int, tensor.shape))
-
-
-def _dense_bytes(tensor: TensorType) -> int:
-    return _bytes_of_elements(tensor, elements_of(tensor))
-
-
-def _bytes_of_elements(tensor: TensorType, elements: int) -> int:
-    """Bytes of some elements as encoded; the padding of a tiled layout does not count."""
-    total = elements_of(tensor)
-    if not total or not elements:
-        return 0
-    match tensor.encoding:
-        case Affine() | Bitmap():
-            whole = int(tensor.with_shape(tensor.shape).stored_bytes)
-            return whole * elements // total
-    return elements * tensor.dtype.bytes
 
 
 def needed_elements(op: Op, types: Types, wanted: int) -> dict[str, int]:
