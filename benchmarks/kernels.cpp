@@ -8,12 +8,12 @@ namespace {
 
 template <class B, class E>
 void product(long M, long N, long K, const float* a, const B* b, float* c, const E& epilogue) {
-  const long panels = (N + gemm::NR - 1) / gemm::NR;
-  const long blocks = (M + gemm::BLOCK_ROWS - 1) / gemm::BLOCK_ROWS;
+  const long slices = (N + gemm::WIDTH - 1) / gemm::WIDTH, blocks = (M + gemm::MC - 1) / gemm::MC;
 #pragma omp parallel for collapse(2)
-  for (long panel = 0; panel < panels; ++panel)
-    for (long block = 0; block < blocks; ++block)
-      gemm::packed_task(block, panel, M, N, K, gemm::Rows<float>{a, K, 1}, b, c, N, epilogue);
+  for (long block = 0; block < blocks; ++block)
+    for (long slice = 0; slice < slices; ++slice)
+      gemm::packed_task(block, blocks, slice, M, N, K, gemm::Rows<float>{a, K, 1}, b, c, N,
+                        epilogue);
 }
 
 }  // namespace
@@ -35,12 +35,11 @@ void linear_int8(long M, long N, long K, const float* a, const std::int8_t* b, f
 }
 
 void matmul(long M, long N, long K, const float* a, const float* b, float* c) {
-  const long panels = (N + gemm::NR - 1) / gemm::NR;
-  const long blocks = (M + gemm::STRIDED_BLOCK_ROWS - 1) / gemm::STRIDED_BLOCK_ROWS;
+  const long slices = (N + gemm::WIDTH - 1) / gemm::WIDTH, blocks = (M + gemm::MC - 1) / gemm::MC;
 #pragma omp parallel for collapse(2)
-  for (long panel = 0; panel < panels; ++panel)
-    for (long block = 0; block < blocks; ++block)
-      gemm::strided_task(block, panel, M, N, K, gemm::Rows<float>{a, K, 1},
+  for (long block = 0; block < blocks; ++block)
+    for (long slice = 0; slice < slices; ++slice)
+      gemm::strided_task(block, blocks, slice, M, N, K, gemm::Rows<float>{a, K, 1},
                          gemm::Rows<float>{b, N, 1}, c, N, Epilogue<>{});
 }
 

@@ -12,7 +12,7 @@ from dace.sdfg import nodes
 
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.symbolic import full_range
+from dfcompiler.lowering.symbolic import full_range, is_static
 from dfcompiler.lowering.views import everything, extents, placed
 
 MAX_STATIC_ELEMENTS = 2**31 - 1
@@ -97,10 +97,10 @@ def add_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
 
 def _check_offsets(sdfg: dace.SDFG, body: MapBody) -> None:
     """Refuses offsets that do not fit: DaCe counts over constant extents in 32 bits."""
-    params = {name for name, extent in body.ranges if _is_static(extent)}
+    params = {name for name, extent in body.ranges if is_static(extent)}
     for access in (*body.reads, *body.writes):
         elements = sdfg.arrays[access.array].total_size
-        if not _is_static(elements) or elements <= MAX_STATIC_ELEMENTS:
+        if not is_static(elements) or elements <= MAX_STATIC_ELEMENTS:
             continue
         if params & {str(symbol) for symbol in access.subset.free_symbols}:
             raise UnsupportedError(
@@ -127,10 +127,6 @@ def share(scope: nodes.Map, axes: int) -> None:
     """
     scope.schedule = dtypes.ScheduleType.CPU_Multicore
     scope.collapse = axes
-
-
-def _is_static(value: Any) -> bool:
-    return isinstance(value, int) or bool(value.is_Integer)
 
 
 def _connect_reads(

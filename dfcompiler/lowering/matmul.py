@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.dims import Shape, same_shape
@@ -12,6 +13,7 @@ from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes import MatMul
+from dfcompiler.lowering.nodes.matmul import BLOCK_ROWS, STEP_DEPTH
 from dfcompiler.lowering.symbolic import contraction_work, expression, product
 
 ACTIVATIONS = ("gelu", "silu", "relu", "tanh", "sigmoid")
@@ -87,9 +89,10 @@ def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[_Stage]
     implementation = context.expansions.get("matmul", "native")
     _check(context, op, a, b, implementation)
     packed = context.type(b).layout.is_tiled
-    panel, tile_rows = context.target.gemm_nr, context.target.gemm_mr
     kinds = [stage.kind for stage in stages]
-    node = MatMul("matmul", kinds, packed=packed, panel=panel, tile_rows=tile_rows)
+    target = context.target
+    node = MatMul("matmul", kinds, packed=packed, panel=target.gemm_nr, cores=target.cores)
+    node.step_depth, node.block_rows = _tile(context, op)
     node.implementation = implementation
     context.include(HEADER)
     reads = {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
@@ -98,6 +101,19 @@ def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[_Stage]
     work = contraction_work(columns * depth, product((*batch, rows)))
     context.add_library_node(op, node, reads, work)
     context.record(_record(context, op, b, implementation, kinds))
+
+
+def _tile(context: Context, op: Op) -> tuple[int, int]:
+    """Depth of a step of k and rows of a block: from `tile = [mr, nr, kc, mc]`, or the kernel's."""
+    tile = op.attr("tile")
+    if tile is None:
+        return STEP_DEPTH, BLOCK_ROWS
+    rows, columns, depth, block = (int(x) for x in cast("tuple[int, ...]", tile))
+    if (rows, columns) != (context.target.gemm_mr, context.target.gemm_nr):
+        raise _unsupported(op, f"the kernel has no register tile of {rows} × {columns}")
+    if depth < 16 or depth % 16 or block < rows:
+        raise _unsupported(op, f"a tile needs a depth of 16·n and {rows} rows, not {tile}")
+    return depth, block
 
 
 def _check(context: Context, op: Op, a: str, b: str, implementation: str) -> None:

@@ -96,3 +96,8 @@ def contraction_work(elements: Any, rows: Any) -> Any:
 def ceil_div(value: Any, divisor: int) -> Any:
     """`value` / `divisor` rounded up."""
     return -(-value // divisor) if isinstance(value, int) else int_ceil(value, divisor)
+
+
+def is_static(value: Any) -> bool:
+    """Whether an extent is a number."""
+    return isinstance(value, int) or bool(value.is_Integer)

@@ -24,15 +24,18 @@ using namespace dfc::gemm;
 
 template <class T, class B, class E>
 void packed(const long* s, const T* a, const B* b, T* c, const E& epilogue) {
-  for (long panel = 0; panel * NR < s[1]; ++panel)
-    for (long block = 0; block * BLOCK_ROWS < s[0]; ++block)
-      packed_task(block, panel, s[0], s[1], s[2], Rows<T>{a, s[3], s[4]}, b, c, s[7], epilogue);
+  const long blocks = (s[0] + MC - 1) / MC;
+  for (long block = 0; block < blocks; ++block)
+    for (long slice = 0; slice * WIDTH < s[1]; ++slice)
+      packed_task(block, blocks, slice, s[0], s[1], s[2], Rows<T>{a, s[3], s[4]}, b, c, s[7],
+                  epilogue);
 }
 template <class T, class B>
 void strided(const long* s, const T* a, const B* b, T* c) {
-  for (long panel = 0; panel * NR < s[1]; ++panel)
-    for (long block = 0; block * STRIDED_BLOCK_ROWS < s[0]; ++block)
-      strided_task(block, panel, s[0], s[1], s[2], Rows<T>{a, s[3], s[4]},
+  const long blocks = (s[0] + MC - 1) / MC;
+  for (long block = 0; block < blocks; ++block)
+    for (long slice = 0; slice * WIDTH < s[1]; ++slice)
+      strided_task(block, blocks, slice, s[0], s[1], s[2], Rows<T>{a, s[3], s[4]},
                    Rows<B>{b, s[5], s[6]}, c, s[7], Epilogue<>{});
 }
 

@@ -11,6 +11,7 @@ from dace import library, properties
 from dace.sdfg import nodes
 from dace.symbolic import int_floor
 from dace.transformation.transformation import ExpandTransformation
+from sympy import Min
 
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.nodes.expansion import (
@@ -24,10 +25,11 @@ from dfcompiler.lowering.nodes.expansion import (
     nested_graph,
     offset,
 )
-from dfcompiler.lowering.symbolic import ceil_div, symbol, text
+from dfcompiler.lowering.symbolic import ceil_div, is_static, product, symbol, text
 
-# Register tiles, one below the other, of one task in `kernels/cpu/gemm.h`.
-PACKED_TILES, STRIDED_TILES = 16, 64
+# In `kernels/cpu/gemm.h`: columns of a task (WIDTH), depth of a step of k and rows of a block when
+# an operator does not say (KC, MC), and rows that are not worth splitting (those of a stream).
+SLICE_COLUMNS, STEP_DEPTH, BLOCK_ROWS, WHOLE_ROWS = 64, 128, 512, 24
 # How a stage of the epilogue is called in `kernels/cpu/epilogue.h`, and what it computes.
 _STAGES = {
     "scale": ("Scale", "a * b"),
@@ -56,7 +58,9 @@ class MatMul(nodes.LibraryNode):
         stages: names of the epilogue's stages, in order.
         packed: whether B is packed.
         panel: columns of a panel, which are those of the register tile.
-        tile_rows: rows of the register tile.
+        step_depth: steps of k whose slice of B stays in the L1, a multiple of 16.
+        block_rows: most rows of one task.
+        cores: how many tasks should have work at the same time.
     """
 
     implementations: dict[str, Any] = {}  # noqa: RUF012
@@ -65,16 +69,18 @@ class MatMul(nodes.LibraryNode):
     stages = properties.ListProperty(element_type=str)
     packed = properties.Property(dtype=bool, default=False)
     panel = properties.Property(dtype=int, default=1)
-    tile_rows = properties.Property(dtype=int, default=1)
+    step_depth = properties.Property(dtype=int, default=STEP_DEPTH)
+    block_rows = properties.Property(dtype=int, default=BLOCK_ROWS)
+    cores = properties.Property(dtype=int, default=1)
 
     def __init__(
-        self, name: str, stages: Sequence[str], *, packed: bool, panel: int, tile_rows: int
+        self, name: str, stages: Sequence[str], *, packed: bool, panel: int, cores: int
     ) -> None:
         operands = [f"_e{i}" for i, stage in enumerate(stages) if stage in WITH_OPERAND]
         inputs = dict.fromkeys(["_a", "_b", *operands])
         super().__init__(name, inputs=inputs, outputs={"_o": None})
         self.stages, self.packed = list(stages), packed
-        self.panel, self.tile_rows = panel, tile_rows
+        self.panel, self.cores = panel, cores
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,10 @@ class _Problem:
 
 @library.register_expansion(MatMul, "native")
 class ExpandNative(ExpandTransformation):
-    """A parallel map over panels of columns and blocks of rows; the tasklet calls the GEMM."""
+    """A parallel map over blocks of rows and slices of columns; the tasklet calls the GEMM.
+
+    Slices are the inner loop: consecutive tasks of a thread read the same block of A.
+    """
 
     environments: list[Any] = []  # noqa: RUF012
 
@@ -138,28 +147,56 @@ class ExpandNative(ExpandTransformation):
         arrays = connected_arrays(node, state, sdfg)
         problem = _Problem.of(node, arrays)
         graph = nested_graph(node, arrays)
-        tiles = PACKED_TILES if node.packed else STRIDED_TILES
+        slices = ceil_div(problem.columns, SLICE_COLUMNS)
+        others = product([*problem.batch, slices])
+        blocks = row_blocks(problem.rows, node.block_rows, others, node.cores)
         ranges = [
             *((f"_b{i}", extent) for i, extent in enumerate(problem.batch)),
-            ("_panel", ceil_div(problem.columns, node.panel)),
-            ("_block", ceil_div(problem.rows, tiles * node.tile_rows)),
+            ("_block", blocks),
+            ("_slice", slices),
         ]
-        code = _task(node, arrays, problem)
+        code = _task(node, arrays, problem, blocks)
         add_pointer_map(graph, "gemm", ranges, list(node.in_connectors), code)
         return in_place_of(node, graph)
 
 
-def _task(node: MatMul, arrays: Arrays, problem: _Problem) -> str:
+def row_blocks(rows: Any, most: int, others: Any, cores: int) -> Any:
+    """Into how many blocks rows are split: of at most `most`, and tasks for every core.
+
+    Args:
+        rows: rows of the product.
+        most: most rows of a block.
+        others: tasks that there are for each block; unknown ones count as enough.
+        cores: how many tasks should have work at the same time.
+    """
+    splits = _splits(int(others), cores) if is_static(others) else 1
+    if splits == 1:
+        return ceil_div(rows, most)
+    if is_static(rows):
+        splits = min(splits, -(-int(rows) // WHOLE_ROWS))
+        return splits * ceil_div(int(rows), most * splits)
+    few = Min(splits, ceil_div(rows, WHOLE_ROWS))
+    return few * ceil_div(rows, most * few)
+
+
+def _splits(tasks: int, cores: int) -> int:
+    """The fewest splits of each of `tasks` with which `cores` are busy 90 % of the time."""
+    return next(n for n in range(1, cores + 1) if n * tasks >= 0.9 * cores * -(-n * tasks // cores))
+
+
+def _task(node: MatMul, arrays: Arrays, problem: _Problem, blocks: Any) -> str:
     a_type, b_type = arrays["_a"].dtype.ctype, arrays["_b"].dtype.ctype
+    tile = f"<{node.step_depth}, {node.block_rows}>"
+    task = f"_block, {text(blocks)}, _slice"
     sizes = ", ".join(map(text, (problem.rows, problem.columns, problem.depth)))
     a = f"dfc::gemm::Rows<{a_type}>{{{problem.matrix('_a')}}}"
     rest = f"{problem.rows_of('_o')}, {_epilogue(node, arrays, problem)}"
     if not node.packed:
         b = f"dfc::gemm::Rows<{b_type}>{{{problem.matrix('_b')}}}"
-        return f"dfc::gemm::strided_task(_block, _panel, {sizes}, {a}, {b}, {rest});"
+        return f"dfc::gemm::strided_task{tile}({task}, {sizes}, {a}, {b}, {rest});"
     return (
         f'static_assert(dfc::gemm::NR == {node.panel}, "B is packed for another tile");\n'
-        f"dfc::gemm::packed_task(_block, _panel, {sizes}, {a}, {data('_b')}, {rest});"
+        f"dfc::gemm::packed_task{tile}({task}, {sizes}, {a}, {data('_b')}, {rest});"
     )
 
 

@@ -1,0 +1,144 @@
+// The register tile of matrix products: C[R rows, V vectors] = from + A[R, depth]·B[depth, V].
+//
+//            NR columns (V vectors)
+//          ┌─────────────┐            B: rows of NR columns, one behind the other (`ldb`)
+//     A    │ b b b  k ↓  │
+//   ┌────┐ ├─────────────┤            A: row-major with any row stride; one element is broadcast
+//  R│a → │ │ R·V         │               for V multiply-adds
+//   └────┘ │ accumulators│            C: from `from` (or zero) to `to`; in registers meanwhile
+//          └─────────────┘
+//
+// Each k loads V vectors of B and R scalars of A for R·V multiply-adds: 10 loads for 24 with 6 × 64
+// on AVX-512, 8 for 12 with 6 × 16 on AVX2; two loads go beside two multiply-adds in every cycle.
+#pragma once
+
+#include <cstdint>
+
+#include "vec.h"
+
+namespace dfc::gemm {
+
+#if DFC_VECTOR_BYTES == 64
+inline constexpr int NR = 64, MR = 6;  // 24 accumulators, 4 of B, 1 of A in 32 registers
+#elif DFC_VECTOR_BYTES == 32
+inline constexpr int NR = 16, MR = 6;  // 12 accumulators, 2 of B, 1 of A in 16 registers
+#else
+inline constexpr int NR = 8, MR = 4;  // 8 accumulators, 2 of B, 1 of A in 16 registers
+#endif
+
+// Rows of a tile: wider elements take more registers per row.
+template <class T>
+inline constexpr int tile_rows = MR * int(sizeof(float)) / int(sizeof(T));
+
+inline constexpr long LINE = 64;  // bytes
+
+// What a tile asks the caches for at each k while it computes; three ways.
+struct NoPrefetch {
+  DFC_INLINE void step() {}
+};
+
+// A share of the next slice of B, into the L2.
+struct SlicePrefetch {
+  const char *at, *end;
+
+  DFC_INLINE void step() {
+    if (at >= end) return;
+    __builtin_prefetch(at, 0, 2);
+    at += LINE;
+  }
+};
+
+// The next slice into the L1, and a later one, `far` bytes behind it, into the L2: B comes from
+// memory, a few lines for each k.
+template <int lines>
+struct StreamPrefetch {
+  const char *at, *end;
+  long far;
+
+  DFC_INLINE void step() {
+    if (at >= end) return;
+#pragma GCC unroll 4
+    for (int i = 0; i < lines; ++i) {
+      __builtin_prefetch(at + LINE * i, 0, 3);
+      __builtin_prefetch(at + far + LINE * i, 0, 2);
+    }
+    at += LINE * lines;
+  }
+};
+
+// Where the sums of a tile start from and go to; `from` null means zero.
+template <class T>
+struct Sums {
+  const T* from;
+  long from_stride;
+  T* to;
+  long to_stride;
+};
+
+template <int R, int V, class T, class B, class P>
+DFC_OUTLINE void tile(long depth, const T* a, long lda, const B* b, long ldb, Sums<T> c,
+                      P prefetch) {
+  // Few accumulators would wait for each other: take several k at a time instead.
+  constexpr int U = R * V >= 8 ? 1 : R * V >= 4 ? 2 : 4;
+  constexpr int L = lanes<T>;
+  vec<T> sum[U][R][V];
+#pragma GCC unroll 4
+  for (int u = 0; u < U; ++u)
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v)
+        sum[u][r][v] = c.from && u == 0 ? load(c.from + r * c.from_stride + v * L) : vec<T>{};
+  long k = 0;
+  for (; k + U <= depth; k += U) {
+#pragma GCC unroll 4
+    for (int u = 0; u < U; ++u) {
+      prefetch.step();
+      vec<T> row[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) row[v] = load_as<T>(b + (k + u) * ldb + v * L);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const T x = a[r * lda + k + u];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sum[u][r][v] += x * row[v];
+      }
+    }
+  }
+  for (; U > 1 && k < depth; ++k) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v)
+        sum[0][r][v] += a[r * lda + k] * load_as<T>(b + k * ldb + v * L);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      vec<T> total = sum[0][r][v];
+#pragma GCC unroll 4
+      for (int u = 1; u < U; ++u) total += sum[u][r][v];
+      store(c.to + r * c.to_stride + v * L, total);
+    }
+}
+
+// `tile` for a number of rows, at most R, that is known when it runs.
+template <int R, int V, class T, class B, class P>
+DFC_INLINE void tile_of(int rows, long depth, const T* a, long lda, const B* b, long ldb, Sums<T> c,
+                        P prefetch) {
+  if constexpr (R > 1) {
+    if (rows < R) return tile_of<R - 1, V>(rows, depth, a, lda, b, ldb, c, prefetch);
+  }
+  tile<R, V>(depth, a, lda, b, ldb, c, prefetch);
+}
+
+// Sums of which some may be there already, in one place; nothing is prefetched.
+template <class T, class B, int V, int R>
+DFC_INLINE void tile_of(int rows, long depth, const T* a, long lda, const B* b, long ldb, T* c,
+                        long ldc, bool accumulate, const char*) {
+  tile_of<R, V>(rows, depth, a, lda, b, ldb, Sums<T>{accumulate ? c : nullptr, ldc, c, ldc},
+                NoPrefetch{});
+}
+
+}  // namespace dfc::gemm
