@@ -65,6 +65,7 @@ def compile(  # noqa: A001
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None,
     dynamic_shapes: Any = None,
     tokenizer: str | PathLike[str] | None = None,
+    profile: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """Compiles a model and loads the artifact.
@@ -76,12 +77,14 @@ def compile(  # noqa: A001
         target: ``cpu`` for this machine, or ``cpu:x86-64-v3`` and the like.
         shapes: sizes to fix: by symbol (``{"batch": 1}``) or by input (``{"ids": (1, None)}``).
         pipeline: the name of a pipeline, a TOML file, or passes; the default one if absent.
-        precision: ``f32``: every value keeps the element type of the model.
+        precision: ``f32``: every value keeps the element type of the model; ``bf16``: products
+            multiply in bfloat16 and add up in float, weights take half of the bytes.
         force: replace an artifact that is already there.
         limits: greatest values of sizes that stay free.
         example_inputs: for a ``torch.nn.Module``: what to trace it with.
         dynamic_shapes: for a ``torch.nn.Module``: which sizes stay free, as in ``torch.export``.
         tokenizer: a ``tokenizer.json`` that goes into the artifact, for ``dfc generate``.
+        profile: measure every operator while running; see `Model.operator_times`.
         progress: called at the start of every stage.
 
     Raises:
@@ -99,6 +102,7 @@ def compile(  # noqa: A001
         example_inputs,
         dynamic_shapes,
         tokenizer,
+        profile,
     )
     if out is not None:
         return load(compile_artifact(model, out, options, progress).path)
@@ -125,6 +129,7 @@ class Options:
     example_inputs: Mapping[str, Any] | Sequence[Any] | None = None
     dynamic_shapes: Any = None
     tokenizer: str | PathLike[str] | None = None
+    profile: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def compile_artifact(
 
     given = options or Options()
     machine = parse_target(given.target) if isinstance(given.target, str) else given.target
-    _check_precision(given.precision)
+    _check_precision(given)
     if given.tokenizer is not None:
         _check_tokenizer(_existing(given.tokenizer))
     if not isinstance(out, str | PathLike):
@@ -214,16 +219,16 @@ def _build(
     from dfcompiler.lowering import lower
     from dfcompiler.report.record import pass_rows, report_data
 
-    prepare(machine)
+    prepare(machine if given.precision == "f32" else machine.extended())
     stage("import")
     program = import_model(
         model, example_inputs=given.example_inputs, dynamic_shapes=given.dynamic_shapes
     )
     program = specialize(program, given.shapes, given.limits)
     stage("optimize", program)
-    result = optimize(program, machine, given.pipeline)
+    result = optimize(program, machine, given.pipeline, given.precision)
     stage("lower", result.program)
-    lowered = lower(result.program, machine)
+    lowered = lower(result.program, machine, profile=given.profile)
     stage("build", result.program)
     report = report_data(result, lowered.kernels)
     build(
@@ -324,7 +329,10 @@ def given_sizes(program: Program, shapes: Sizes) -> dict[str, int]:
 
 
 def optimize(
-    program: Program, target: str | CpuTarget = "cpu", pipeline: PipelineLike = None
+    program: Program,
+    target: str | CpuTarget = "cpu",
+    pipeline: PipelineLike = None,
+    precision: str = "f32",
 ) -> PipelineResult:
     """Runs a pipeline: verified, measured and recorded after every pass.
 
@@ -333,10 +341,10 @@ def optimize(
         DfcError: from a pass, saying which one.
     """
     machine = parse_target(target) if isinstance(target, str) else target
-    return resolve_pipeline(pipeline, machine).run(program)
+    return resolve_pipeline(pipeline, machine, precision).run(program)
 
 
-def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget) -> Pipeline:
+def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget, precision: str = "f32") -> Pipeline:
     """The pipeline of a name, a TOML file, or a list of passes.
 
     Raises:
@@ -348,7 +356,7 @@ def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget) -> Pipeline:
     if isinstance(pipeline, Pipeline):
         return pipeline
     if pipeline is None or (isinstance(pipeline, str) and not pipeline.endswith(".toml")):
-        return named(pipeline or "default", target)
+        return named(pipeline or "default", target, precision)
     if isinstance(pipeline, str | Path):
         return assemble(read_steps(Path(pipeline)), target)
     steps = [one for one in pipeline if not isinstance(one, Pass)]
@@ -405,15 +413,24 @@ def _plain_options(given: Options) -> dict[str, Any] | None:
         "precision": given.precision,
         "limits": dict(given.limits or {}),
         "tokenizer": sha256_of(Path(given.tokenizer)) if given.tokenizer else "",
+        "profile": given.profile,
         "force": given.force,
     }
 
 
-def _check_precision(precision: str) -> None:
-    if precision != "f32":
+def _check_precision(given: Options) -> None:
+    from passes.pipelines import PRECISIONS
+
+    if given.precision not in PRECISIONS:
         raise UnsupportedError(
-            f"precision {precision} is not supported; expected f32, which keeps the model's own "
-            "element types"
+            f"precision {given.precision} is not supported; expected one of {', '.join(PRECISIONS)}"
+        )
+    pipeline = given.pipeline or "default"
+    if given.precision != "f32" and (not isinstance(pipeline, str) or pipeline.endswith(".toml")):
+        raise UsageError(
+            f"precision {given.precision} is for the pipelines that have a name; this one lists "
+            "its passes itself",
+            hint="put lower-precision among them",
         )
 
 

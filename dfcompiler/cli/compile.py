@@ -30,11 +30,14 @@ def compile_command(
         typer.Option("--limit", metavar="NAME=NUMBER", help="Greatest value of a free size."),
     ] = None,
     pipeline: PipelineOption = "default",
-    precision: Annotated[str, typer.Option("--precision", help="f32.")] = "f32",
+    precision: Annotated[str, typer.Option("--precision", help="f32, or bf16.")] = "f32",
     tokenizer: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--tokenizer", metavar="FILE", help="tokenizer.json to keep in the artifact."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Measure every operator while running.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact.")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -51,6 +54,7 @@ def compile_command(
         force=force,
         limits=parse_sizes(limit, "--limit"),
         tokenizer=tokenizer,
+        profile=profile,
     )
     with progress_bar(session) as bar:
         done = api.compile_artifact(model, out, options, bar)

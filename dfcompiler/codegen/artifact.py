@@ -20,7 +20,7 @@ from dfcompiler.codegen.library import (
     link_library,
     prelude_text,
 )
-from dfcompiler.codegen.manifest import file_table, manifest, to_json
+from dfcompiler.codegen.manifest import file_table, manifest, measured_rows, to_json
 from dfcompiler.codegen.place import MANIFEST, check_replaceable, written_beside
 from dfcompiler.codegen.process import Background
 from dfcompiler.codegen.templates import template
@@ -72,6 +72,8 @@ def build(
     """
     out = Path(os.path.abspath(out))
     check_replaceable(out, force)
+    if any(record.extension for record in lowered.kernels):
+        target = target.extended()
     compiler = find_compiler()
     interface = interface_of(lowered)
     with written_beside(out, force) as folder:
@@ -91,6 +93,8 @@ def build(
             compiling.stop()
         link_library([calls, program], objects, target, folder / "src", folder / LIBRARY)
         facts = manifest(interface, target, compiler, stored, lowered.kernels, source_hash)
+        if lowered.measured:
+            facts["measured"] = measured_rows(lowered.measured)
         facts["files"] = file_table(folder)
         (folder / MANIFEST).write_text(to_json(facts), encoding="utf-8")
     return out

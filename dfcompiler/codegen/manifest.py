@@ -12,7 +12,7 @@ from dfcompiler.codegen.interface import Interface
 from dfcompiler.codegen.store import sha256_of
 from dfcompiler.codegen.toolchain import NUMERIC_FLAGS, Compiler, compile_flags, link_flags
 from dfcompiler.codegen.weights import StoredTensor
-from dfcompiler.ir import Container, TensorType
+from dfcompiler.ir import Container, Op, TensorType
 from dfcompiler.ir.dims import Dim, show_dim
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.target import CpuTarget
@@ -72,6 +72,11 @@ def manifest(
             for record in kernels
         ],
     }
+
+
+def measured_rows(ops: Sequence[Op]) -> list[dict[str, str]]:
+    """The operators that a measuring artifact times, in the order of its last output."""
+    return [{"kind": op.kind, "result": op.result, "source": op.source} for op in ops]
 
 
 def file_table(folder: Path) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from dfcompiler.lowering.control import lower_blocks
 from dfcompiler.lowering.elementwise import ELEMENTWISE
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.movement import lower_alias
+from dfcompiler.lowering.profile import Stamps, measured_ops, with_profile
 from dfcompiler.lowering.region import in_one_region
 from dfcompiler.lowering.registry import LOWERINGS
 from dfcompiler.lowering.symbolic import sdfg_name
@@ -28,7 +29,11 @@ SAME_POSITION = frozenset((*ELEMENTWISE, "copy", "constant", "dim"))
 
 
 def lower(
-    program: Program, target: CpuTarget, expansions: Mapping[str, str] | None = None
+    program: Program,
+    target: CpuTarget,
+    expansions: Mapping[str, str] | None = None,
+    *,
+    profile: bool = False,
 ) -> Lowered:
     """The SDFG of a verified program: one state for each operator, in the program's order.
 
@@ -41,11 +46,14 @@ def lower(
         program: a verified program.
         target: the machine to generate code for.
         expansions: implementation wanted for an operator kind, such as ``{"matmul": "pure"}``.
+        profile: measure every operator; the program gets one output more (`profile`).
 
     Raises:
         UnsupportedError: naming every operator that has no code for its element types or layouts.
     """
     _check_supported(program)
+    measured = measured_ops(program) if profile else ()
+    program = with_profile(program) if profile else program
     name = re.sub(r"\W+", "_", program.name, flags=re.ASCII) or "model"
     body = dace.SDFG(f"{name}_body")
     loops = (block.variable for block in program.blocks() if isinstance(block, Loop))
@@ -53,20 +61,26 @@ def lower(
         body.add_symbol(sdfg_name(symbol), dtypes.int64)
     context = Context(program, target, body, expansions)
     failures: list[UnsupportedError] = []
+    stamps = Stamps(context) if profile else None
 
     def attempt(context: Context, op: Op) -> None:
         try:
             lower_op(context, op)
+            if stamps:
+                stamps.after(op)
         except UnsupportedError as error:
             failures.append(error)
 
+    if stamps:
+        stamps.begin()
     lower_blocks(context, program.body, attempt)
     _raise_together(failures)
     sdfg = in_one_region(body, name)
     _validate(sdfg)
     arguments = tuple(context.arguments[name] for name in sorted(context.arguments))
     work = sympy.Add(*context.works)
-    return Lowered(program, sdfg, arguments, tuple(context.records), tuple(context.sites), work)
+    records, sites = tuple(context.records), tuple(context.sites)
+    return Lowered(program, sdfg, arguments, records, sites, work, measured)
 
 
 def lower_op(context: Context, op: Op) -> None:

@@ -41,11 +41,13 @@ class KernelRecord:
         op: the operator.
         implementation: ``dace-map``, ``dace-map + row function``, ``alias``, ``native gemm``, …
         reason: why this one was chosen.
+        extension: what its code needs besides the target's instruction set: ``amx``, ``bf16``.
     """
 
     op: Op
     implementation: str
     reason: str = ""
+    extension: str = ""
 
     @property
     def result(self) -> str:
@@ -68,6 +70,7 @@ class Lowered:
         kernels: one record for each operator.
         sites: ``sites[status[0] - 1]`` with ``{value}`` = ``status[1]`` says which index was bad.
         work: cost of a call in element-wise operations, over the SDFG's symbols; each loop once.
+        measured: the operators whose seconds the last output holds, in order; empty: not measured.
     """
 
     program: Program
@@ -76,6 +79,7 @@ class Lowered:
     kernels: tuple[KernelRecord, ...]
     sites: tuple[str, ...]
     work: Any
+    measured: tuple[Op, ...] = ()
 
     @property
     def symbols(self) -> tuple[str, ...]:

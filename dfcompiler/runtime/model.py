@@ -6,6 +6,7 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,6 +68,10 @@ class Model:
         self._output_structs = (library.tensor * len(self._outputs))()
         for struct, spec in zip(self._input_structs, self._inputs, strict=True):
             struct.dtype, struct.rank = spec.code, spec.rank
+        self._measured = tuple(
+            OperatorTime(row["kind"], row["result"], row["source"], 0.0)
+            for row in manifest.facts.get("measured", ())
+        )
         self._last_sizes: tuple[Any, ...] | None = None
         self._last_shapes: tuple[tuple[int, ...], ...] = ()
         if threads is not None:
@@ -125,7 +130,31 @@ class Model:
                 struct.bytes = result.nbytes
                 results[name] = result
             self._check(self._library.run(*call))
+            if self._measured:
+                self._book(results.pop(self._outputs[-1][0]))
         return results
+
+    @property
+    def operator_times(self) -> tuple[OperatorTime, ...]:
+        """What each operator took in the last run, in program order; loops are added up.
+
+        Raises:
+            UsageError: if the artifact was not compiled to measure.
+        """
+        if not self._measured:
+            raise UsageError(
+                f"the artifact {self.path} does not measure its operators",
+                hint="compile it with --profile",
+            )
+        with self._lock:
+            return self._measured
+
+    def _book(self, seconds: np.ndarray) -> None:
+        """Keeps the times that a run left in the last output; its last element is a time of day."""
+        self._measured = tuple(
+            OperatorTime(one.kind, one.result, one.source, float(spent))
+            for one, spent in zip(self._measured, seconds[:-1], strict=True)
+        )
 
     def reset(self) -> None:
         """Sets the persistent state to its initial value."""
@@ -223,6 +252,23 @@ class Model:
                 raise InputError(f"{name} = {number}; expected 1 to {(1 << 31) - 1}")
             values[self._symbols[name]] = number
         return values
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """The measured time of one operator in one run.
+
+    Attributes:
+        kind: the operator.
+        result: the name of its result in the program that was lowered.
+        source: the node of the model that it comes from.
+        seconds: from the end of the operator before to its own, all threads done.
+    """
+
+    kind: str
+    result: str
+    source: str
+    seconds: float
 
 
 class _Input:
