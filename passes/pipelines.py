@@ -24,6 +24,7 @@ DEFAULT = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
     "fuse-epilogue",
+    "merge-products",
     "fuse-elementwise",
     "absorb-transposes",
     "pack-weights",
@@ -38,15 +39,28 @@ GENERATION = ("make-generation-loop", *DEFAULT)
 PIPELINES: dict[str, tuple[str, ...]] = {"default": DEFAULT, "generation": GENERATION}
 
 
-def named(name: str, target: CpuTarget | None = None) -> Pipeline:
+PRECISIONS = ("f32", "bf16")
+"""What products multiply in: as the model says, or in bfloat16 with sums in float."""
+
+
+def named(name: str, target: CpuTarget | None = None, precision: str = "f32") -> Pipeline:
     """The pipeline called `name`, with the passes that other packages add to it.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is none, or no such precision.
     """
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"precision {precision} is not known; expected one of {', '.join(PRECISIONS)}"
+        )
     if name not in PIPELINES:
         raise UsageError(
             f"there is no pipeline {name}",
             hint=f"pipelines are: {', '.join(sorted(PIPELINES))}, or a file ending in .toml",
         )
-    return assemble(extended(PIPELINES[name]), target)
+    order = PIPELINES[name]
+    if precision == "bf16":
+        # Kernels are fused by then; views and layouts follow the types that it gives.
+        at = order.index("absorb-transposes")
+        order = (*order[:at], "lower-precision", *order[at:])
+    return assemble(extended(order), target)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import ceil, isqrt, prod
 
+from dfcompiler.analysis.tiling import Tile
 from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import TensorType
 
-TILE_ROWS, BLOCK_ROWS, PANEL_COLUMNS, DEPTH = 6, 96, 64, 3072
-"""A matrix product: rows of the register tile and of a block of A, columns of a panel of B, and
-how much of the summed axis is taken at a time."""
+DEFAULT_TILE = Tile(mr=6, nr=64, kc=128, mc=384)
+"""The tile of a product for which `tile-for-io` has chosen none (yet)."""
 
 Types = tuple[TensorType, ...]
 
@@ -78,31 +78,34 @@ def _row_reads(op: Op, types: Types, fast_bytes: int) -> int:
 
 
 def _matmul_reads(op: Op, a: TensorType, b: TensorType, fast_bytes: int) -> int:
-    """A block of rows of A stays in fast memory while every panel of B passes it.
+    """Blocks of rows one after the other; every panel of B passes each, a slice of k at a time.
 
-    B is read once where it fits beside a block, once per block where a slice of a panel fits, else
-    once per register tile. A is read once, or once per panel where a block does not fit. Partial
-    sums return to slow memory where neither fits. A B that is shared by the batch makes it more
+    A is read once where a block of it stays in fast memory, else once for each panel. B is read
+    once where it stays beside a block, else once for each block. Where not even the sums of a
+    block and two slices of a panel fit, the register tile decides: B is read for each of its rows,
+    and sums go out and come back between slices. A B that is shared by the batch makes it more
     rows.
     """
-    rows, inner = int(a.shape[-2]), int(a.shape[-1])
+    tile = Tile(*op.attr("tile")) if "tile" in op.attrs else DEFAULT_TILE
+    rows, inner, columns = int(a.shape[-2]), int(a.shape[-1]), int(b.shape[-1])
     batch = prod(map(int, op.type.shape[:-2]))
     shared = prod(map(int, b.shape[:-2]))
     if shared == 1:
         rows, batch = rows * batch, 1
-    a_bytes = rows * inner * a.dtype.bytes
-    b_bytes = bytes_of(b) // max(1, shared)
-    panels = max(1, ceil(int(b.shape[-1]) / PANEL_COLUMNS))
-    steps = max(1, ceil(inner / DEPTH))
-    block_bytes, panel_bytes = min(rows, BLOCK_ROWS) * inner * a.dtype.bytes, b_bytes // panels
-    partial_bytes = BLOCK_ROWS * PANEL_COLUMNS * op.type.dtype.bytes
-    slice_fits = panel_bytes // steps + partial_bytes <= fast_bytes
-    b_reads = ceil(rows / (BLOCK_ROWS if slice_fits else TILE_ROWS))
-    if block_bytes + b_bytes <= fast_bytes:
-        b_reads = 1
-    a_reads = 1 if block_bytes + panel_bytes <= fast_bytes else panels
-    sums = 0 if slice_fits else 2 * (steps - 1) * rows * int(b.shape[-1]) * op.type.dtype.bytes
-    return batch * (a_bytes * a_reads + b_bytes * b_reads + sums)
+    blocks, panels = max(1, ceil(rows / tile.mc)), max(1, ceil(columns / tile.nr))
+    steps = max(1, ceil(inner / tile.kc))
+    block = ceil(ceil(rows / blocks) / tile.mr) * tile.mr if blocks > 1 else rows
+    width = min(columns, tile.nr)
+    a_bytes, b_bytes = rows * inner * a.dtype.bytes, bytes_of(b) // max(1, shared)
+    block_bytes = block * inner * a.dtype.bytes
+    sums = block * width * op.type.dtype.bytes
+    slices = 2 * b_bytes // (panels * steps)
+    if sums + slices > fast_bytes:
+        outside = 2 * (steps - 1) * rows * columns * op.type.dtype.bytes
+        return batch * (a_bytes * panels + b_bytes * ceil(rows / tile.mr) + outside)
+    a_reads = 1 if block_bytes + sums + slices <= fast_bytes else panels
+    b_reads = 1 if block_bytes + b_bytes <= fast_bytes else blocks
+    return batch * (a_bytes * a_reads + b_bytes * b_reads)
 
 
 def _attention_reads(types: Types, fast_bytes: int) -> int:
@@ -127,6 +130,7 @@ def _attention_reads(types: Types, fast_bytes: int) -> int:
 def _region_reads(op: Op, types: Types, fast_bytes: int) -> int:
     """What the inner operators read of the region's inputs; inner values stay in fast memory."""
     scope, reads = region_scope(op, types), dict.fromkeys(op.inputs, 0)
+    tile = {"tile": op.attr("tile")} if "tile" in op.attrs else {}
     for inner in op.region:
         inner_types = tuple(scope[name] for name in inner.inputs)
         heavy = inner.kind in ("matmul", "attention", "softmax", "layer_norm", "rms_norm")
@@ -134,7 +138,7 @@ def _region_reads(op: Op, types: Types, fast_bytes: int) -> int:
             if name in reads and not heavy:
                 reads[name] = max(reads[name], operand_bytes(inner, inner_types, index))
         if heavy:
-            total = _reads(inner, inner_types, fast_bytes)
+            total = _reads(inner.with_attrs(**tile), inner_types, fast_bytes)
             once = [operand_bytes(inner, inner_types, i) for i in range(len(inner_types))]
             repeated = total - sum(once)
             for name, size in zip(inner.inputs, once, strict=True):

@@ -292,7 +292,7 @@ def test_a_weight_stored_in_two_layouts_is_loaded_once() -> None:
     containers = """weight @a: f32[4, 4]
         weight @b: f32[4, 4; 1 0]
         output @y: f32[4, 4]"""
-    program = program_of("@y: f32[4, 4] = matmul @x, @w", containers, "")
+    program = program_of("@y: f32[4, 4] = matmul @a, @b", containers, "")
     values = np.ones((4, 4), np.float32)
     shared = replace(program, data={"a": values, "b": values})
     apart = replace(program, data={"a": values, "b": values.copy()})
