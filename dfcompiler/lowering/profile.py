@@ -14,8 +14,9 @@ from dace import dtypes
 
 from dfcompiler.ir.program import Container, Op, Program, Role
 from dfcompiler.ir.types import DType, TensorType
-from dfcompiler.lowering.context import NOWHERE, Context
+from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.maps import whole
+from dfcompiler.lowering.views import NOWHERE
 
 PROFILE = "seconds of operators"
 """The output that a measuring artifact has besides its own."""
