@@ -11,7 +11,7 @@ from dfcompiler.errors import UsageError
 from dfcompiler.ir import Op, Program
 from dfcompiler.ir.dims import evaluate
 from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
-from dfcompiler.ir.types import TensorType
+from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.pipeline import Bindings, Decline, Pass, default_probes
 from dfcompiler.target import CpuTarget
 
@@ -99,6 +99,8 @@ def product_of(op: Op, a: TensorType, b: TensorType, probes: tuple[Bindings, ...
     """The products that `op` computes at the probes, or why it has no tile."""
     if not b.layout.is_tiled:
         return "its right operand is not packed: the panels are copied while running"
+    if op.type.dtype is not DType.F32:
+        return f"the tile is one of floats, the result is {op.type.dtype.value}"
     depth, columns = b.shape[-2:]
     if not isinstance(depth, int) or not isinstance(columns, int):
         return "the extents of its weight are not known"
@@ -106,4 +108,4 @@ def product_of(op: Op, a: TensorType, b: TensorType, probes: tuple[Bindings, ...
         rows = {prod(evaluate(dim, probe) for dim in a.shape[:-1]) for probe in probes}
     except KeyError as error:
         return f"the size {error.args[0]} has no sample"
-    return Product(tuple(sorted(rows)), columns, depth, op.type.dtype.bytes)
+    return Product(tuple(sorted(rows)), columns, depth)

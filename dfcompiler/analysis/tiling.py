@@ -5,9 +5,11 @@ stream through. What streams decides how many words cross into the level for eac
 
     level       still      runs   crosses into it, in words a multiply-add
     registers   C mr × nr  k      1/mr (B) + 1/nr (A) + 2/kc (C, loaded and stored)
-    L1          B kc × nr  m      1/mc (B) + 1/nr (A) + 2/kc (C)
+    L1          B kc × w   m      1/mc (B) + 1/w  (A) + 2/kc (C)
     L2          A mc × K   n      1/mc (B) + 1/N  (A) + 1/K  (C)
-                C mc × nr  k      1/mc (B) + 1/nr (A) + 1/K  (C), where A's block does not fit
+                C mc × w   k      1/mc (B) + 1/w  (A) + 1/K  (C), where A's block does not fit
+
+A slice is w columns wide: one panel of nr or several.
 
 Source:
     One level: Kwasniewski et al., COSMA, arXiv 1908.09606: keep a × b of C, stream a column of A
@@ -22,6 +24,14 @@ from dataclasses import dataclass
 from math import ceil, inf
 
 from dfcompiler.target import CpuTarget
+
+LINE = 16
+"""Floats in a cache line."""
+
+
+def slice_columns(nr: int) -> int:
+    """Columns of a slice of B: panels side by side, 64 columns together."""
+    return max(nr, 64)
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,19 @@ class Product:
 class Tile:
     """Rows and columns in registers, depth of a slice of B in L1, rows of a block in L2.
 
-    `mc` bounds the rows of a block: a product splits its rows evenly into ``ceil(M / mc)`` blocks.
+    `kc` is a whole number of cache lines and bounds the steps of k, `mc` the rows of a block: a
+    product splits both evenly.
     """
 
     mr: int
     nr: int
     kc: int
     mc: int
+
+    @property
+    def width(self) -> int:
+        """Columns of a slice of B."""
+        return slice_columns(self.nr)
 
     @property
     def attribute(self) -> tuple[int, int, int, int]:
@@ -115,15 +131,14 @@ def choose_tile(product: Product, caches: Caches, mr: int, nr: int) -> Tile | No
         nr: its columns, which are those of a packed panel.
     """
     kc = slice_depth(product, caches, mr, nr)
-    if kc < 1:
+    if not kc:
         return None
     return Tile(mr, nr, kc, block_rows(product, caches, mr, nr, kc))
 
 
 def tile_on(target: CpuTarget, product: Product) -> Tile | None:
     """The tile of `product` on a processor, around the register tile of its kernel."""
-    mr = max(1, target.gemm_mr * 4 // product.element_bytes)
-    return choose_tile(product, Caches.of(target), mr, target.gemm_nr)
+    return choose_tile(product, Caches.of(target), target.gemm_mr, target.gemm_nr)
 
 
 def candidates(product: Product, caches: Caches, mr: int, nr: int, count: int) -> list[Tile]:
@@ -139,7 +154,7 @@ def candidates(product: Product, caches: Caches, mr: int, nr: int, count: int) -
         for more_blocks in (0, 1, -1, 2):
             if steps + more_steps < 1 or blocks + more_blocks < 1:
                 continue
-            kc = _even_depth(product.depth, steps + more_steps, 16)
+            kc = _even_depth(product.depth, steps + more_steps)
             mc = _even_rows(most, blocks + more_blocks, mr)
             found.append(Tile(mr, nr, kc, mc))
     return list(dict.fromkeys(found))[:count]
@@ -149,21 +164,17 @@ def slice_depth(product: Product, caches: Caches, mr: int, nr: int) -> int:
     """Steps of k whose slice of B stays in L1 beside two tiles of A and of C, evenly split.
 
     The second ones are on their way while the first are worked on. More steps spare C its way to
-    L2 and back (2/kc); nothing is gained below.
+    L2 and back (2/kc). 0 where L1 holds none.
     """
-    words = int(caches.l1_bytes * caches.usable) // product.element_bytes
-    most = (words - 2 * mr * nr) // (nr + 2 * mr)
-    if most < 1:
-        return 0
-    steps = max(1, ceil(product.depth / most))
-    even = _even_depth(product.depth, steps, 16)
-    return even if even <= most else _even_depth(product.depth, steps, 1)
+    width, words = slice_columns(nr), int(caches.l1_bytes * caches.usable) // product.element_bytes
+    most = (words - 2 * mr * width) // (width + 2 * mr) // LINE * LINE
+    return _even_depth(product.depth, ceil(product.depth / most)) if most > 0 else 0
 
 
 def block_rows(product: Product, caches: Caches, mr: int, nr: int, kc: int) -> int:
     """Rows of a block: the even split with the shortest time over all samples of M.
 
-    Fewer rows read B more often; more rows leave workers idle in the last round of panels ×
+    Fewer rows read B more often; more rows leave workers idle in the last round of slices ×
     blocks, or do not fit in L2.
     """
     limit = max(product.rows)
@@ -180,30 +191,30 @@ def block_rows(product: Product, caches: Caches, mr: int, nr: int, kc: int) -> i
 
 def words_moved(product: Product, caches: Caches, tile: Tile) -> tuple[float, float, float]:
     """Words that cross into registers, L1 and L2 for each multiply-add."""
-    mr, nr, kc, mc = tile.mr, tile.nr, min(tile.kc, product.depth), tile.mc
-    sums = 0.0 if kc >= product.depth else 2 / kc
+    sums = 0.0 if tile.kc >= product.depth else 2 / tile.kc
     return (
-        1 / mr + 1 / nr + sums,
-        1 / mc + 1 / nr + sums,
-        _l2_crossing(product, caches, mc, nr, kc),
+        1 / tile.mr + 1 / tile.nr + sums,
+        1 / tile.mc + 1 / tile.width + sums,
+        _l2_crossing(product, caches, tile),
     )
 
 
-def _l2_crossing(product: Product, caches: Caches, mc: int, nr: int, kc: int) -> float:
+def _l2_crossing(product: Product, caches: Caches, tile: Tile) -> float:
     """Words into L2 for each multiply-add; infinite where not even the sums of a block fit."""
     words = int(caches.l2_bytes * caches.usable) // product.element_bytes
-    sums, slices = mc * nr, 2 * kc * nr
+    mc, kc, width = tile.mc, tile.kc, tile.width
+    sums, slices = mc * width, 2 * kc * width
     whole = 1 / mc + 1 / product.depth
     if mc * product.depth + sums + slices <= words:
         return whole + 1 / product.columns
     if 2 * mc * kc + sums + slices <= words:
-        return whole + 1 / nr
+        return whole + 1 / width
     return inf
 
 
 def _span(product: Product, rows: int, workers: int, mc: int, mr: int, nr: int) -> float:
-    """Rows times panels that the busiest worker computes, over an equal share."""
-    panels, blocks = ceil(product.columns / nr), ceil(rows / mc)
+    """Rows times slices that the busiest worker computes, over an equal share."""
+    panels, blocks = ceil(product.columns / slice_columns(nr)), ceil(rows / mc)
     in_block = _even_rows(rows, blocks, mr)
     return ceil(panels * blocks / workers) * in_block / (panels * rows / workers)
 
@@ -213,10 +224,9 @@ def _even_rows(rows: int, blocks: int, mr: int) -> int:
     return ceil(ceil(rows / mr) / blocks) * mr
 
 
-def _even_depth(depth: int, steps: int, multiple: int) -> int:
+def _even_depth(depth: int, steps: int) -> int:
     """Depth of each of `steps` equal slices, a whole number of cache lines of A."""
-    even = ceil(depth / steps)
-    return min(depth, ceil(even / multiple) * multiple)
+    return max(1, ceil(ceil(depth / steps) / LINE)) * LINE
 
 
 def register_tile(
