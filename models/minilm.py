@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,27 +90,11 @@ def dynamic_shapes() -> dict[str, dict[int, object]]:
 
 def export_onnx(path: Path, *, opset: int = 20, external_data: bool = False) -> Path:
     """Writes the model as ONNX with free batch and sequence, and returns `path`."""
-    import torch
+    from models import minilm, onnx_export
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision is absent
-    module = build()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            (),
-            path,
-            kwargs=example_inputs(),
-            input_names=["input_ids", "attention_mask", "token_type_ids"],
-            output_names=["last_hidden_state"],
-            dynamic_shapes=dynamic_shapes(),
-            opset_version=opset,
-            external_data=external_data,
-            dynamo=True,
-            verbose=False,
-        )
-    return path
+    return onnx_export.export(
+        build(), minilm, path, opset=opset, output="last_hidden_state", external_data=external_data
+    )
 
 
 def tokenizer() -> Tokenizer:

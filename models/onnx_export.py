@@ -1,4 +1,4 @@
-"""ONNX files of the tiny random-weight models, as torch's exporters write them."""
+"""ONNX files of the models in this folder, as torch's exporters write them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,28 @@ TINY = ("bert", "gpt2", "llama", "qwen3", "vit")
 
 def export_tiny(name: str, path: Path, *, opset: int = 20, attention: str = "sdpa") -> Path:
     """Writes the model that ``models/NAME.py`` builds, with free batch and sequence."""
+    builder, module = _built(name, attention)
+    return export(module, builder, path, opset=opset)
+
+
+def export(
+    module: Any,
+    builder: Any,
+    path: Path,
+    *,
+    opset: int = 20,
+    output: str | None = None,
+    external_data: bool = False,
+) -> Path:
+    """Writes a module of `builder`, one of the files in this folder, by torch's newer exporter.
+
+    Inputs have the names and the free sizes that the builder gives them; `output` names the only
+    output.
+    """
     import torch
 
-    builder, module = _built(name, attention)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision is absent
+    example = builder.example_inputs()
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -25,10 +44,12 @@ def export_tiny(name: str, path: Path, *, opset: int = 20, attention: str = "sdp
             module,
             (),
             path,
-            kwargs=builder.example_inputs(),
+            kwargs=example,
+            input_names=list(example),
+            output_names=[output] if output else None,
             dynamic_shapes=builder.dynamic_shapes(),
             opset_version=opset,
-            external_data=False,
+            external_data=external_data,
             dynamo=True,
             verbose=False,
         )

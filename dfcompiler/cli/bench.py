@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -23,104 +23,154 @@ from dfcompiler.cli.session import Format, Session
 from dfcompiler.errors import SlowerError, ToleranceError, UsageError
 from dfcompiler.target import host_cores
 
+_TOLERANCES = {"f32": 1e-4, "bf16": 0.05}
+"""Greatest difference of a peer's outputs from ours, per magnitude, at least 1."""
+
 
 def bench_command(
     context: typer.Context,
     model: ModelOrArtifact,
     shape: ShapeOption = None,
     against: Annotated[
-        str, typer.Option("--against", metavar="PEERS", help="onnxruntime,torch: peers to beat.")
+        str,
+        typer.Option(
+            "--against", metavar="PEERS", help="onnxruntime,openvino,torch,inductor: peers to beat."
+        ),
     ] = "",
     source: Annotated[
         Optional[Path],  # noqa: UP045 (typer reads it at run time)
         typer.Option("--model", metavar="MODEL", help="The model that an artifact was made from."),
     ] = None,
+    module: Annotated[
+        str,
+        typer.Option(
+            "--module",
+            metavar="PACKAGE:FUNCTION",
+            help="What builds the model's torch module, for torch and inductor.",
+        ),
+    ] = "",
     threads: ThreadsOption = 0,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="How many are timed.")] = 15,
     target: TargetOption = "cpu",
     pipeline: PipelineOption = "default",
+    precision: Annotated[
+        str, typer.Option("--precision", help="f32; bf16 for us and for peers that can.")
+    ] = "f32",
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Time a model, interleaved with peers on the same inputs; exit code 7 if one is faster."""
-    threads = threads or host_cores()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by libgomp when it is loaded
     from dfcompiler.analysis.cost import measure
     from dfcompiler.cli.subject import open_subject
-    from dfcompiler.reference.ceilings import measure_fma_gflops
+    from dfcompiler.reference.engines import Entry, check_peers
     from dfcompiler.reference.sampling import sample_inputs
-    from dfcompiler.reference.timing import interleave, ratio
+    from dfcompiler.reference.timing import race
+    from dfcompiler.reference.worker import Worker
 
     session: Session = context.obj
+    threads = threads or host_cores()
     peers = [name.strip() for name in against.split(",") if name.strip()]
-    unknown = [name for name in peers if name not in ("onnxruntime", "torch")]
-    if unknown:
-        raise UsageError(
-            f"bench knows no peer {', '.join(unknown)}", hint="peers are: onnxruntime, torch"
-        )
-    subject = open_subject(session, model, source, target, pipeline)
+    check_peers(peers, precision)
+    subject = open_subject(session, model, source, target, pipeline, precision)
     sizes = subject.sizes(parse_shapes(shape))
     inputs = sample_inputs(subject.program, sizes)
-    runners = {name: subject.reference(name, sizes, threads) for name in peers}
-    _check_outputs(subject.run(inputs, sizes), {n: run(inputs) for n, run in runners.items()})
-    ceiling = measure_fma_gflops(threads)
-    contestants = {"dfcompiler": partial(subject.run, inputs, sizes)}
-    contestants |= {name: partial(run, inputs) for name, run in runners.items()}
-    with session.working(f"timing {rounds} rounds"):
-        timings = interleave(contestants, rounds)
+    shapes = {name: array.shape for name, array in inputs.items()}
+    models = {"dfcompiler": str(subject.model.path)}
+    models |= {name: _peer_model(name, subject.source, module) for name in peers}
+    with ExitStack() as stack:
+        workers = {}
+        for name, path in models.items():
+            with session.working(f"loading {name}"):
+                entry = Entry(name, path, threads, shapes, sizes, precision)
+                workers[name] = stack.enter_context(Worker(entry))
+        _check_outputs({n: w.outputs(inputs) for n, w in workers.items()}, _TOLERANCES[precision])
+        with session.working(f"timing {rounds} rounds"):
+            found = race(workers, subject.model.manifest["target"]["name"], rounds)
     gflop = measure(subject.program, sizes).flops * 1e-9
-    rows: list[dict[str, Any]] = [
-        {
-            "name": one.name,
-            "median_ms": one.median_s * 1e3,
-            "spread": one.spread,
-            "gflops": gflop / one.median_s,
-            "share_of_ceiling": gflop / one.median_s / ceiling,
-            "times_ours": ratio(timings[0], one).median,
-        }
-        for one in timings
-    ]
     data = {
         "command": "bench",
         "sizes": sizes,
         "threads": threads,
         "rounds": rounds,
+        "precision": precision,
         "gflop": gflop,
-        "ceiling_gflops": ceiling,
-        "results": rows,
+        **result_data(found, gflop, precision),
     }
     session.emit(form, data, *_text(data))
-    faster = [row for row in rows[1:] if row["times_ours"] < 1]
+    faster = [row for row in data["results"][1:] if row["times_ours"] < 1]
     if faster:
         listed = ", ".join(f"{row['name']} ({row['times_ours']:.2f} of our time)" for row in faster)
         raise SlowerError(f"slower than {listed}")
 
 
-def _check_outputs(ours: dict[str, Any], theirs: dict[str, dict[str, Any]]) -> None:
+def result_data(found: Any, gflop: float, precision: str) -> dict[str, Any]:
+    """What a race gave: the ceilings, and a row for every contestant, ours first."""
+    from dfcompiler.reference.timing import ratio
+
+    lowered = precision == "bf16" and found.rates.bf16_gflops
+    ceiling = found.rates.bf16_gflops if lowered else found.rates.fma_gflops
+    rows = []
+    for one in found.timings:
+        against = ratio(found.timings[0], one)
+        rows.append(
+            {
+                "name": one.name,
+                "median_ms": one.median_s * 1e3,
+                "spread": one.spread,
+                "gflops": gflop / one.median_s,
+                "share_of_ceiling": gflop / one.median_s / ceiling,
+                "share_of_tile": gflop / one.median_s / found.rates.tile_gflops,
+                "times_ours": against.median,
+                "times_ours_quartiles": [against.low, against.high],
+            }
+        )
+    return {
+        "ceiling_gflops": ceiling,
+        "tile_gflops": found.rates.tile_gflops,
+        "results": rows,
+    }
+
+
+def _peer_model(peer: str, source: Path | None, module: str) -> str:
+    if module and peer in ("torch", "inductor"):
+        return module
+    if source is None:
+        raise UsageError(
+            f"{peer} needs the model that the artifact was made from",
+            hint="name it with --model MODEL",
+        )
+    return str(source)
+
+
+def _check_outputs(outputs: dict[str, dict[str, np.ndarray]], tolerance: float) -> None:
     """Peers must compute the same before their times say anything."""
     from dfcompiler.reference.difference import compare
 
-    for name, outputs in theirs.items():
-        expected = dict(zip(ours, outputs.values(), strict=True))
+    ours = outputs["dfcompiler"]
+    for name, found in outputs.items():
+        expected = dict(zip(ours, found.values(), strict=True))
         for one in compare(ours, expected):
-            if not one.max_abs <= 1e-4 * max(1.0, one.magnitude):
+            if not one.max_abs <= tolerance * max(1.0, one.magnitude):
                 raise ToleranceError(f"{one.name} differs from {name} by {one.max_abs:.3g}")
 
 
 def _text(data: dict[str, Any]) -> list[Any]:
     sizes = ", ".join(f"{name} = {size}" for name, size in data["sizes"].items())
-    columns = ("", "median ms", "spread", "GFLOP/s", "of ceiling", "times ours")
+    columns = ("", "median ms", "spread", "GFLOP/s", "of ceiling", "of L1-fed tile", "times ours")
     table = Table(*columns, box=None, header_style="bold")
     for row in data["results"]:
+        low, high = row["times_ours_quartiles"]
         table.add_row(
             row["name"],
             f"{row['median_ms']:.3f}",
             f"{row['spread']:.0%}",
             f"{row['gflops']:.1f}",
             f"{row['share_of_ceiling']:.0%}",
-            f"{row['times_ours']:.2f}",
+            f"{row['share_of_tile']:.0%}",
+            f"{row['times_ours']:.2f} ({low:.2f}–{high:.2f})",
         )
     return [
-        f"{sizes or 'fixed sizes'}; {data['threads']} threads, {data['rounds']} rounds, "
-        f"{data['gflop']:.3f} GFLOP a call, ceiling {data['ceiling_gflops']:.0f} GFLOP/s",
+        f"{sizes or 'fixed sizes'}; {data['precision']}, {data['threads']} threads, "
+        f"{data['rounds']} rounds, {data['gflop']:.3f} GFLOP a call, ceiling "
+        f"{data['ceiling_gflops']:.0f} GFLOP/s, L1-fed fp32 tile {data['tile_gflops']:.0f}",
         table,
     ]

@@ -87,7 +87,12 @@ class Subject:
 
 
 def open_subject(
-    session: Session, path: Path, source: Path | None, target: str, pipeline: str
+    session: Session,
+    path: Path,
+    source: Path | None,
+    target: str,
+    pipeline: str,
+    precision: str = "f32",
 ) -> Subject:
     """An artifact loaded, or a model compiled into a temporary one.
 
@@ -101,7 +106,9 @@ def open_subject(
             raise UsageError("--model is for artifacts; this is a model already")
         program = api.import_model(path)
         with progress_bar(session) as bar:
-            model = api.compile(program, target=target, pipeline=pipeline, progress=bar)
+            model = api.compile(
+                program, target=target, pipeline=pipeline, precision=precision, progress=bar
+            )
         return _alike(Subject(model, program, path))
     with session.working("reading the artifact"):
         model = load(path, verify_hashes=True)

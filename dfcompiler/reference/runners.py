@@ -89,20 +89,20 @@ def torch_module(module: Any) -> Runner:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
         with torch.no_grad():
             found = module(**tensors)
-        values = _tensors(found)
+        values = tensors_of(found)
         return {str(i): value.detach().numpy() for i, value in enumerate(values)}
 
     return run
 
 
-def _tensors(value: Any) -> list[Any]:
+def tensors_of(value: Any) -> list[Any]:
     """The tensors of a module's result, in order."""
     if hasattr(value, "detach"):
         return [value]
     if hasattr(value, "to_tuple"):
         value = value.to_tuple()
     items = value.values() if isinstance(value, Mapping) else value
-    return [tensor for item in items for tensor in _tensors(item)]
+    return [tensor for item in items for tensor in tensors_of(item)]
 
 
 def _first_line(error: Exception) -> str:

@@ -9,8 +9,14 @@ from statistics import median
 
 import numpy as np
 
+from dfcompiler.reference.ceilings import Rates
+from dfcompiler.reference.worker import Worker
+
 PAIRS = 15
 """The fewest rounds that a figure may rest on."""
+
+PAUSE_S = 0.05
+"""Before each turn: libgomp's threads spin for up to 20 ms after a call."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +56,62 @@ class Ratio:
     high: float
 
 
+@dataclass(frozen=True)
+class Race:
+    """What a number of rounds gave.
+
+    Attributes:
+        timings: of every contestant, in the order given.
+        rates: the machine's ceilings, medians over rounds; measured next to the first contestant
+            and in its process.
+    """
+
+    timings: tuple[Timing, ...]
+    rates: Rates
+
+
+def race(
+    workers: Mapping[str, Worker],
+    target: str = "cpu",
+    rounds: int = PAIRS,
+    pause_s: float = PAUSE_S,
+) -> Race:
+    """Gives every worker a turn a round, after one round that does not count.
+
+    The workers must have inputs. Each round begins with another worker.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in workers}
+    measured: list[Rates] = []
+    names = list(workers)
+    for number in range(-1, rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(pause_s)
+            elapsed_s = workers[name].turn()
+            rates = workers[name].rates(target) if name == names[0] else None
+            if number >= 0:
+                samples[name].append(elapsed_s)
+                measured += [rates] if rates else []
+    bf16 = [one.bf16_gflops for one in measured if one.bf16_gflops is not None]
+    return Race(
+        tuple(Timing(name, tuple(values)) for name, values in samples.items()),
+        Rates(
+            median(one.fma_gflops for one in measured),
+            median(one.tile_gflops for one in measured),
+            median(bf16) if bf16 else None,
+        ),
+    )
+
+
 def interleave(
     contestants: Mapping[str, Callable[[], object]],
     rounds: int = PAIRS,
     warm_up: int = 2,
-    pause_s: float = 0.02,
+    pause_s: float = PAUSE_S,
 ) -> tuple[Timing, ...]:
-    """Runs every contestant once a round, after some rounds that do not count.
+    """Runs functions of one process once a round, after some rounds that do not count.
 
-    Before each run there is a pause, in which the idle threads of the others stop spinning.
-
-    Units:
-        seconds of wall-clock time.
+    For variants of one thing: engines whose threads spin belong into a `race`.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(warm_up + rounds):
