@@ -27,6 +27,10 @@ def inspect_command(
     shape: ShapeOption = None,
     target: TargetOption = "cpu",
     pipeline: PipelineOption = "default",
+    bounds: Annotated[
+        bool,
+        typer.Option("--bounds", help="What every kernel must move, beside what it does move."),
+    ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show a program: a model as imported, an artifact as compiled, or either after a pass."""
@@ -44,9 +48,28 @@ def inspect_command(
         if after not in ("", "import"):
             with session.working("running passes"):
                 program = _after(program, after, target, pipeline)
+    if bounds:
+        _show_bounds(session, program, parse_shapes(shape), target, form)
+        return
     form_json = form is Format.JSON
     data = program_data(program) if form_json else {}
     session.emit(form, {"command": "inspect", **data}, "" if form_json else show(program).rstrip())
+
+
+def _show_bounds(session: Session, program: Any, shapes: Any, target: str, form: Format) -> None:
+    from dfcompiler.analysis.io_bound.levels import kernel_bounds, levels_of
+    from dfcompiler.analysis.machine import Machine
+    from dfcompiler.pipeline import default_probes
+    from dfcompiler.report.bounds import bound_rows, bound_table
+    from dfcompiler.target import parse_target
+
+    machine = Machine.nominal(parse_target(target))
+    levels = levels_of(parse_target(target), machine)
+    defaults = default_probes(program)[-1]
+    symbols = {name: shapes.get(name, size) for name, size in defaults.items()}
+    rows = bound_rows(kernel_bounds(program, symbols, levels, machine))
+    data = {"command": "inspect", "symbols": symbols, "bounds": rows}
+    session.emit(form, data, bound_table(rows, symbols))
 
 
 def _after(program: Any, after: str, target: str, pipeline: str) -> Any:

@@ -88,6 +88,17 @@ def test_inspect_shows_the_same_program_in_text_and_json(
     assert "passes that changed it: import" in err
 
 
+def test_inspect_shows_bounds_of_models_and_artifacts(
+    small_program: Path, small_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text, _ = run(capsys, "inspect", small_program, "--bounds")
+    assert code == 0
+    assert "registers" in text
+    found = run_json(capsys, "inspect", small_artifact, "--bounds", "--shape", "batch=3")
+    assert found["symbols"]["batch"] == 3
+    assert all(level["ratio"] >= 1 for row in found["bounds"] for level in row["levels"])
+
+
 def test_passes_lists_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
     found = run_json(capsys, "passes")
     names = [row["name"] for row in found["passes"]]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import StringIO
 from math import ceil, isqrt
 
 import pytest
 import sympy
+from rich.console import Console
 
 from dfcompiler.analysis.cost import op_costs
 from dfcompiler.analysis.io_bound import attention, gemm, rows
 from dfcompiler.analysis.io_bound.attention import Heads
 from dfcompiler.analysis.io_bound.gemm import Product
+from dfcompiler.analysis.io_bound.levels import kernel_bounds, levels_of
 from dfcompiler.analysis.io_bound.nest import Statement, statement
 from dfcompiler.analysis.io_bound.operator import op_bound
 from dfcompiler.analysis.io_bound.soap import WORDS, bound, finite_words
 from dfcompiler.analysis.io_bound.words import bits_per_value, bytes_of_elements
+from dfcompiler.analysis.machine import Machine
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import DType, Op, Program, TensorType, parse, verify
 from dfcompiler.ir.types import Affine
+from dfcompiler.report.bounds import bound_rows, bound_table
+from dfcompiler.target import parse_target
 from tests.memory import LruCache, Scratchpad
 
 S = WORDS
@@ -442,3 +448,66 @@ def test_a_scratchpad_holds_what_attention_schedules_count(
             pad.store(count)  # the logarithm of the sums
     assert pad.moved == attention.queries_outermost_words(tokens, width, rows_)
     assert attention.streamed_words(Heads(tokens * tokens, width), words) <= pad.moved
+
+
+# ----------------------------------------------------------------------------- levels of memory
+
+
+def test_every_level_has_its_own_bound() -> None:
+    target = parse_target("cpu:x86-64-v4")
+    machine = Machine.nominal(target, threads=1)
+    levels = levels_of(target, machine)
+    assert [level.name for level in levels] == ["registers", "L1", "L2"]
+    assert levels[0].fast_bytes == 32 * 64
+    program = program_of(
+        """@y: f32[2048, 2048] = matmul @x, @w
+        @z: f32[2048, 2048] = exp @y
+        %0: f32[2048, 1, 2048] = reshape @z""",
+        """input @x: f32[2048, 2048]
+        weight @w: f32[2048, 2048]
+        output @y: f32[2048, 2048]
+        output @z: f32[2048, 2048]""",
+    )
+    product, chain = kernel_bounds(program, {}, levels, machine)
+    assert product.volume == 2048**3
+    assert product.compulsory_bytes == 3 * 4 * 2048**2
+    assert product.levels[0].best_block == (22, 22)
+    bounds = [level.bound_bytes for level in product.levels]
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[0] == 4 * (int(2 * 2048**3 / 512**0.5) + 2048**2)
+    assert all(level.ratio is not None and level.ratio >= 1 for level in product.levels)
+    assert product.binding == "arithmetic"
+    assert product.least_s == 2 * 2048**3 / machine.tile_flops
+    assert chain.binding == "L2"
+    assert chain.least_s == 2 * 4 * 2048**2 / machine.stream_rate
+
+
+def test_the_table_of_bounds_shows_one_line_for_equal_kernels() -> None:
+    target = parse_target("cpu:x86-64-v3")
+    machine = Machine.nominal(target)
+    program = parse(
+        """program p() {
+  weight @t: f32[50, 8]
+  input @i: i64[3]
+  input @w: f32[8, 8]
+  persist @h: f32[3, 8]
+  loop layers for l in 0..4 {
+    state one {
+      %0: f32[3, 8] = matmul @h, @w
+      @h: f32[3, 8] = matmul %0, @w
+    }
+  }
+  state last {
+    @h: f32[3, 8] = gather @t, @i {axis = 0}
+  }
+}"""
+    )
+    found = bound_rows(kernel_bounds(program, {}, levels_of(target, machine), machine))
+    assert [row["runs"] for row in found] == [4, 4, 1]
+    assert found[2]["compulsory_bytes"] is None
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(bound_table(found, {}))
+    text = console.export_text()
+    assert text.count("matmul f32[3, 8]") == 1
+    assert "unknown" in text
+    assert "arithmetic" in text or "registers" in text
