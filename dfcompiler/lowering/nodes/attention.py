@@ -27,8 +27,8 @@ from dfcompiler.lowering.symbolic import ceil_div, symbol, text
 
 Reads: TypeAlias = dict[str, tuple[str, Sequence[Any]]]
 
-# Queries of one task in `kernels/cpu/attention.h`.
-QUERIES = 64
+# Queries of one task in `kernels/cpu/attention.h`, of all heads that read the same keys.
+PANEL = 64
 
 
 @library.node
@@ -54,7 +54,7 @@ class Attention(nodes.LibraryNode):
 
 @library.register_expansion(Attention, "native")
 class ExpandNative(ExpandTransformation):
-    """A parallel map over batch, key heads and blocks of queries; the tasklet calls the kernel."""
+    """A parallel map over batch, key heads and panels of queries; the tasklet calls the kernel."""
 
     environments: list[Any] = []  # noqa: RUF012
 
@@ -68,7 +68,7 @@ class ExpandNative(ExpandTransformation):
         ranges = [
             ("_b", batch),
             ("_h", key_heads),
-            ("_block", group * ceil_div(queries, QUERIES)),
+            ("_panel", ceil_div(group * queries, PANEL)),
         ]
         code = _task(node, arrays, group)
         inputs = list(node.in_connectors)
@@ -91,7 +91,7 @@ def _task(node: Attention, arrays: Arrays, group: Any) -> str:
 
     sizes = ", ".join(map(text, (q.shape[2], k.shape[2], q.shape[3], v.shape[3], group)))
     arguments = (
-        "_block",
+        "_panel",
         f"dfc::attention::Sizes{{{sizes}}}",
         _number(node.scale, dtype),
         "true" if node.causal else "false",

@@ -1,0 +1,93 @@
+// Register tiles of attention: C[R rows, V vectors] = A·B with any strides of A.
+//
+//            V vectors
+//          ┌───────────┐       B: rows of `ldb` elements, V vectors of each are read;
+//     A    │ b b  k ↓  │       A: one element broadcast for V multiply-adds, from anywhere: keys
+//   ┌────┐ ├───────────┤          in place (rows apart, k adjacent), or weights whose rows are
+//  R│a → │ │ R·V       │          adjacent lanes (rows adjacent, k a panel apart);
+//   └────┘ │accumulators│      what happens to C is the caller's: `start` gives a tile's first
+//          └───────────┘       values, `finish` takes its last ones, both in registers.
+//
+// 6 × 4, 12 × 2 and 16 × 1 vectors keep both multiply-add ports busy from L1 (AVX-512).
+#pragma once
+
+#include "vec.h"
+
+namespace dfc::attention {
+
+#if DFC_VECTOR_BYTES == 64
+inline constexpr int TILE_VECTORS = 4, ACCUMULATORS = 24;  // of 32 registers
+#elif DFC_VECTOR_BYTES == 32
+inline constexpr int TILE_VECTORS = 2, ACCUMULATORS = 12;  // of 16 registers
+#else
+inline constexpr int TILE_VECTORS = 2, ACCUMULATORS = 8;  // of 16 registers
+#endif
+
+// Rows of a tile that is V vectors wide.
+template <int V>
+inline constexpr int tile_rows = V == 1 && ACCUMULATORS > 16 ? 16 : ACCUMULATORS / V;
+
+// Rows of the next narrower tile.
+constexpr int fewer_rows(int rows) { return rows > 8 ? 8 : rows > 6 ? 4 : rows - 1; }
+
+// A by rows: those of a matrix, k by k.
+template <class T>
+struct ByRows {
+  const T* data;
+  long stride;
+  DFC_INLINE ByRows at(long row) const { return {data + row * stride, stride}; }
+  DFC_INLINE T operator()(long row, long k) const { return data[row * stride + k]; }
+};
+
+// A by lanes: row r is lane r of vectors that lie STRIDE elements apart.
+template <class T, long STRIDE>
+struct ByLanes {
+  const T* data;
+  DFC_INLINE ByLanes at(long row) const { return {data + row}; }
+  DFC_INLINE T operator()(long row, long k) const { return data[k * STRIDE + row]; }
+};
+
+template <class T, int R, int V, class A, class Update>
+DFC_OUTLINE void tile(long depth, A a, const T* b, long ldb, Update update) {
+  constexpr int L = lanes<T>;
+  vec<T> sum[R][V];
+  update.template start<R, V>(sum);
+#pragma GCC unroll 4
+  for (long k = 0; k < depth; ++k) {
+    vec<T> line[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) line[v] = load(b + k * ldb + v * L);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const T x = a(r, k);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] += x * line[v];
+    }
+  }
+  update.template finish<R, V>(sum);
+}
+
+// Rows [row, end) of C, in tiles of R rows, then of fewer. `depth(r)` steps of k count for the rows
+// up to r.
+template <class T, int R, int V, class Depth, class A, class Update>
+DFC_INLINE void row_tiles(long row, long end, const Depth& depth, const A& a, const T* b, long ldb,
+                          const Update& update, long column) {
+  for (; row + R <= end; row += R)
+    tile<T, R, V>(depth(row + R - 1), a.at(row), b, ldb, update.at(row, column));
+  if constexpr (R > 1)
+    if (row < end)
+      row_tiles<T, fewer_rows(R), V>(row, end, depth, a, b, ldb, update, column);
+}
+
+// C[row:end, column: + vectors], in tiles of V vectors, then of fewer.
+template <class T, int V = TILE_VECTORS, class Depth, class A, class Update>
+void product(long row, long end, long vectors, const Depth& depth, const A& a, const T* b, long ldb,
+             const Update& update, long column) {
+  constexpr int L = lanes<T>;
+  for (; vectors >= V; vectors -= V, column += V * L)
+    row_tiles<T, tile_rows<V>, V>(row, end, depth, a, b + column, ldb, update, column);
+  if constexpr (V > 1)
+    if (vectors > 0) product<T, V / 2>(row, end, vectors, depth, a, b, ldb, update, column);
+}
+
+}  // namespace dfc::attention
