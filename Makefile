@@ -26,6 +26,7 @@ check: $(STAMP)  ## lint, format and types
 bench: toolchain $(STAMP)  ## accuracy, MiniLM against torch and ONNX Runtime, compile times (minutes)
 	$(PY) -m benchmarks.accuracy
 	$(PY) -m benchmarks.minilm
+	$(PY) -m benchmarks.moved_bytes
 	$(PY) -m benchmarks.compile_time
 
 clean:  ## remove build outputs, keep the environment
