@@ -12,7 +12,7 @@ from typing import Any
 from dfcompiler.target import parse_target
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("dfcompiler", "dace", "torch", "onnxruntime", "numpy")
+_PACKAGES = ("dfcompiler", "dace", "torch", "onnxruntime", "openvino", "numpy")
 
 
 def machine() -> dict[str, Any]:

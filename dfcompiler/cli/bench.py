@@ -77,12 +77,13 @@ def bench_command(
     models = {"dfcompiler": str(subject.model.path)}
     models |= {name: _peer_model(name, subject.source, module) for name in peers}
     with ExitStack() as stack:
-        workers = {}
-        for name, path in models.items():
-            with session.working(f"loading {name}"):
-                entry = Entry(name, path, threads, shapes, sizes, precision)
-                workers[name] = stack.enter_context(Worker(entry))
-        _check_outputs({n: w.outputs(inputs) for n, w in workers.items()}, _TOLERANCES[precision])
+        workers = {
+            name: stack.enter_context(Worker(Entry(name, path, threads, shapes, sizes, precision)))
+            for name, path in models.items()
+        }
+        with session.working(f"loading {', '.join(workers)}"):
+            outputs = {name: worker.outputs(inputs) for name, worker in workers.items()}
+        _check_outputs(outputs, _TOLERANCES[precision])
         with session.working(f"timing {rounds} rounds"):
             found = race(workers, subject.model.manifest["target"]["name"], rounds)
     gflop = measure(subject.program, sizes).flops * 1e-9

@@ -81,8 +81,7 @@ class _Served:
 class Worker:
     """An engine in a process of its own; a context manager, which ends the process.
 
-    Raises:
-        DfcError: from the engine: not installed, or not able to run the model.
+    The engine loads its model while the parent goes on; the first answer waits for it.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -104,14 +103,15 @@ class Worker:
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
-        try:
-            self._ask(entry)
-        except BaseException:
-            self.close()
-            raise
+        self._loaded = False
+        self._channel.send(entry)
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs for inputs, which later turns take as well."""
+        """The outputs for inputs, which later turns take as well.
+
+        Raises:
+            DfcError: from the engine: not installed, or not able to run the model.
+        """
         found: dict[str, np.ndarray] = self._ask(("outputs", dict(inputs)))
         return found
 
@@ -155,7 +155,10 @@ class Worker:
     def _ask(self, request: Any) -> Any:
         try:
             self._channel.send(request)
-            answer = self._channel.recv()
+            answer = None if self._loaded else self._channel.recv()
+            if not isinstance(answer, DfcError):
+                self._loaded = True
+                answer = self._channel.recv()
         except (EOFError, OSError):
             code = self._process.wait()
             self._log.seek(0)
@@ -170,26 +173,26 @@ class Worker:
 
 
 def _serve(channel: Connection) -> None:
-    """Answers requests until the parent closes its end."""
+    """Loads the engine of the first message and answers the others until there are no more."""
+    entry: Entry = channel.recv()
     served: _Served | None = None
-    while True:
+    try:
+        served = _Served(entry, load_engine(entry))
+        channel.send(None)
+    except DfcError as error:
+        channel.send(error)
+    while served is not None:
         try:
-            request = channel.recv()
+            name, *arguments = channel.recv()
         except EOFError:
             return
-        answer: Any = None
         try:
-            if served is None:
-                served = _Served(request, load_engine(request))
-            else:
-                answer = getattr(served, request[0])(*request[1:])
+            channel.send(getattr(served, name)(*arguments))
         except DfcError as error:
-            answer = error
+            channel.send(error)
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            name = served.entry.engine if served else request.engine
-            answer = ModelError(f"{name} fails: {first}")
-        channel.send(answer)
+            channel.send(ModelError(f"{entry.engine} fails: {first}"))
 
 
 if __name__ == "__main__":
