@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class CpuTarget:
         l3_bytes: last-level cache, shared.
         gemm_nr: columns of the fp32 GEMM register tile; weights are packed in panels this wide.
         gemm_mr: rows of the fp32 GEMM register tile.
+        extension: what kernels of bfloat16 may use besides the instruction set: ``amx``, ``bf16``
+            (``avx512_bf16``), or nothing. Only code that uses it is compiled for it (`extended`).
     """
 
     name: str
@@ -46,11 +48,29 @@ class CpuTarget:
     l3_bytes: int
     gemm_nr: int
     gemm_mr: int
+    extension: str = ""
 
     @property
     def vector_floats(self) -> int:
         """fp32 values in one vector register."""
         return self.vector_bytes // 4
+
+    @property
+    def bf16_nr(self) -> int:
+        """Columns of the bfloat16 GEMM tile: two vectors of sums."""
+        return 2 * self.vector_floats
+
+    def extended(self) -> CpuTarget:
+        """The target with its extension among the flags and features of the code."""
+        if not self.extension:
+            return self
+        flags, features = _EXTENSIONS[self.extension]
+        return replace(
+            self,
+            name=f"cpu:{self.isa}+{self.extension}",
+            flags=(*self.flags, *flags),
+            cpu_features=(*self.cpu_features, *features),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,11 +89,23 @@ _ISAS = {
     "x86-64-v3": _Isa(32, ("-march=x86-64-v3",), _V3_FEATURES, gemm_nr=16, gemm_mr=6),
     "generic": _Isa(16, (), (), gemm_nr=8, gemm_mr=4),
 }
-TARGETS = ("cpu", *(f"cpu:{isa}" for isa in _ISAS))
+_EXTENSIONS = {
+    "amx": (
+        ("-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
+        ("avx512_bf16", "amx_tile", "amx_bf16"),
+    ),
+    "bf16": (("-mavx512bf16",), ("avx512_bf16",)),
+}
+"""Compiler options and CPU features of each extension of x86-64-v4, the best one first."""
+TARGETS = (
+    "cpu",
+    *(f"cpu:{isa}" for isa in _ISAS),
+    *(f"cpu:x86-64-v4+{name}" for name in _EXTENSIONS),
+)
 
 
 def parse_target(text: str) -> CpuTarget:
-    """The target called `text`; ``cpu`` is the best instruction set of this machine.
+    """The target called `text`; ``cpu`` is the best that this machine has.
 
     Raises:
         UsageError: if no target has this name.
@@ -85,9 +117,11 @@ def parse_target(text: str) -> CpuTarget:
             f"target {text} is a GPU; this version compiles for CPUs only",
             hint="use --target cpu",
         )
-    if kind != "cpu" or (isa and isa not in _ISAS):
+    if text not in TARGETS:
         raise UsageError(f"target {text!r} is not known; expected one of {', '.join(TARGETS)}")
-    isa = isa or host_isa()
+    isa, _, extension = isa.partition("+")
+    if not isa:
+        isa, extension = host_isa(), host_extension()
     row = _ISAS[isa]
     return CpuTarget(
         name=f"cpu:{isa}",
@@ -101,6 +135,7 @@ def parse_target(text: str) -> CpuTarget:
         l3_bytes=_cache_bytes(3, 8 << 20),
         gemm_nr=row.gemm_nr,
         gemm_mr=row.gemm_mr,
+        extension=extension,
     )
 
 
@@ -110,6 +145,14 @@ def host_isa() -> str:
         return "generic"
     features = host_features()
     return next(isa for isa, row in _ISAS.items() if features.issuperset(row.cpu_features))
+
+
+def host_extension() -> str:
+    """The best extension of this machine's instruction set for bfloat16; empty for none."""
+    if host_isa() != "x86-64-v4":
+        return ""
+    found = (name for name, row in _EXTENSIONS.items() if host_features().issuperset(row[1]))
+    return next(found, "")
 
 
 @cache

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dfcompiler.errors import UsageError
-from dfcompiler.ir import Container, Layout, Op, PhysicalAxis, Program, Role, State
+from dfcompiler.ir import Container, DType, Layout, Op, PhysicalAxis, Program, Role, State
 from dfcompiler.ir.rewrite import map_states, read_containers
 from dfcompiler.pipeline import Decline, Pass
 from dfcompiler.target import CpuTarget
@@ -23,8 +23,9 @@ class PackWeights(Pass):
         weight @w: f32[K, N]              weight @w: f32[K, N; 1/64 0 1%64]
         %0 = matmul %x, @w        ──▶     %0 = matmul %x, @w
 
-    A panel has as many columns as the kernel's register tile; the last one is padded. Only the
-    container's type changes: values are moved when the artifact is written. A weight that is also
+    A panel has as many columns as the kernel's register tile; the last one is padded. bfloat16
+    weights lie in pairs along the summed axis: ``1/32 0/2 1%32 0%2``. Only the container's type
+    changes: values are moved when the artifact is written. A weight that is also
     read by something else is stored a second time, as it is. Codes of a `dequantize` inside a fused
     product are packed the same way.
     """
@@ -37,15 +38,22 @@ class PackWeights(Pass):
     def run(self, program: Program, decline: Decline) -> Program:
         if self.target is None:
             raise UsageError("pack-weights needs a target: the panels are as wide as its registers")
-        columns = self.target.gemm_nr
-        layout = Layout((PhysicalAxis(1, columns), PhysicalAxis(0), PhysicalAxis(1, columns, True)))
+        layouts = panel_layouts(self.target)
         wanted = _packable(program)
         if not wanted:
             return program
         shared = _read_otherwise(program, wanted)
         names = {name: _unused(f"{name}.packed", program) for name in sorted(shared)}
         packed = map_states(program, lambda state: _renamed(state, names))
-        return _with_layouts(packed, wanted, names, layout)
+        return _with_layouts(packed, wanted, names, layouts)
+
+
+def panel_layouts(target: CpuTarget) -> dict[DType, Layout]:
+    """The panels that each element type is packed in; the other types have those of f32."""
+    wide, low = target.gemm_nr, target.bf16_nr
+    panels = Layout((PhysicalAxis(1, wide), PhysicalAxis(0), PhysicalAxis(1, wide, True)))
+    pairs = ((1, low, False), (0, 2, False), (1, low, True), (0, 2, True))
+    return {DType.F32: panels, DType.BF16: Layout(tuple(PhysicalAxis(*pair) for pair in pairs))}
 
 
 def _products(op: Op) -> Iterator[str]:
@@ -101,7 +109,7 @@ def _renamed(state: State, names: dict[str, str]) -> State:
 
 
 def _with_layouts(
-    program: Program, wanted: set[str], names: dict[str, str], layout: Layout
+    program: Program, wanted: set[str], names: dict[str, str], layouts: dict[DType, Layout]
 ) -> Program:
     containers: list[Container] = []
     data = dict(program.data)
@@ -109,6 +117,7 @@ def _with_layouts(
         if container.name not in wanted:
             containers.append(container)
             continue
+        layout = layouts.get(container.type.dtype, layouts[DType.F32])
         packed = replace(container.type, layout=layout)
         if container.name in names:
             containers.append(container)

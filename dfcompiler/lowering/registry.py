@@ -13,6 +13,7 @@ from dfcompiler.lowering.attention import lower_attention
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.elementwise import ELEMENTWISE, lower_elementwise
 from dfcompiler.lowering.matmul import lower_linear, lower_matmul
+from dfcompiler.lowering.matmul_bf16 import is_bf16_product, lower_bf16_product, lower_cast
 
 Lowering: TypeAlias = Callable[[Context, Op], None]
 
@@ -27,8 +28,18 @@ def lower_fused(context: Context, op: Op) -> None:
     FUSED_KERNELS[kernel](context, op)
 
 
+def lower_product(context: Context, op: Op) -> None:
+    """A matrix product, or a fused one, by the kernel of its operands' type."""
+    if is_bf16_product(context, op):
+        lower_bf16_product(context, op)
+    elif op.region:
+        lower_linear(context, op)
+    else:
+        lower_matmul(context, op)
+
+
 FUSED_KERNELS: Mapping[str, Lowering] = MappingProxyType(
-    {"elementwise": lower_elementwise, "linear": lower_linear}
+    {"elementwise": lower_elementwise, "linear": lower_product}
 )
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
@@ -51,7 +62,8 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "layer_norm": normalization.lower_layer_norm,
         "rms_norm": normalization.lower_rms_norm,
         "rotary": rotary.lower_rotary,
-        "matmul": lower_matmul,
+        "matmul": lower_product,
+        "cast": lower_cast,
         "attention": lower_attention,
         "fused": lower_fused,
     }

@@ -17,6 +17,9 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#ifdef __AMX_TILE__
+#include "cpu/amx.h"
+#endif
 
 #pragma GCC visibility push(default)
 #include "model.h"
@@ -180,7 +183,21 @@ static void initialize_state(Model *model) {
   }
 }
 
+// Whether the system lets this process use what the code was compiled for.
+static bool may_run() {
+#ifdef __AMX_TILE__
+  if (!dfc::amx::permitted()) {
+    fail(MODEL(INTERNAL),
+         "the system does not let this process use the processor's matrix tiles (AMX); "
+         "compile the model for cpu:x86-64-v4+bf16");
+    return false;
+  }
+#endif
+  return true;
+}
+
 static Model *instance(Weights *weights, int32_t threads) {
+  if (!may_run()) return nullptr;
   Model *model = new (std::nothrow) Model();
   if (!model) {
     fail(MODEL(NO_MEMORY), "out of memory");

@@ -28,7 +28,11 @@ def _matmul(op: Op, types: Types) -> TensorType:
             f"inner extents {show_dim(a.shape[-1])} and {show_dim(b.shape[-2])} differ"
         )
     batch = broadcast_shapes([a.shape[:-2], b.shape[:-2]])
-    return TensorType(same_dtype(types), (*batch, a.shape[-2], b.shape[-1]))
+    operands = same_dtype(types)
+    wide = op.attr("accumulate", None) or operands
+    if wide is not operands and not (operands.is_float and wide.is_float):
+        raise ValueError(f"products of {operands.value} cannot be added up in {wide.value}")
+    return TensorType(wide, (*batch, a.shape[-2], b.shape[-1]))
 
 
 def _matmul_flops(op: Op, types: Types) -> Dim:
@@ -36,6 +40,9 @@ def _matmul_flops(op: Op, types: Types) -> Dim:
 
 
 def _matmul_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
+    wide = op.attr("accumulate", None)
+    if wide is not None:
+        inputs = [x.astype(np.promote_types(x.dtype, wide.numpy)) for x in inputs]
     return np.asarray(np.matmul(*inputs))
 
 
@@ -54,7 +61,7 @@ def _attention(op: Op, types: Types) -> TensorType:
         raise ValueError(f"{heads} query heads are no multiple of {kv_heads} key heads")
     if len(types) == 4:
         mask = types[3]
-        if mask.dtype not in (DType.BOOL, q.dtype):
+        if mask.dtype not in (DType.BOOL, q.dtype, DType.F32):
             raise ValueError(f"the mask is {mask.dtype.value}, neither bool nor {q.dtype.value}")
         broadcast_shapes([mask.shape, (*q.shape[:3], k.shape[2])])
     return TensorType(same_dtype(types[:3]), (*q.shape[:3], v.shape[3]))
@@ -99,7 +106,9 @@ ROWS = (
         _matmul,
         _matmul_flops,
         _matmul_reference,
-        doc="[..., M, K] · [..., K, N] with broadcast batch axes",
+        optional={"accumulate": None},
+        doc="[..., M, K] · [..., K, N] with broadcast batch axes; accumulate is the element type of "
+        "the sums and of the result, that of the operands by default",
     ),
     OpSpec(
         "attention",

@@ -2,5 +2,6 @@
 
 from dfcompiler.lowering.nodes.attention import Attention
 from dfcompiler.lowering.nodes.matmul import MatMul
+from dfcompiler.lowering.nodes.matmul_bf16 import MatMulBf16
 
-__all__ = ["Attention", "MatMul"]
+__all__ = ["Attention", "MatMul", "MatMulBf16"]
