@@ -122,8 +122,8 @@ def test_a_program_text_without_its_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_precision_is_never_lowered_silently() -> None:
-    with pytest.raises(UnsupportedError, match="precision bf16"):
-        dfc.compile(parse(SMALL_PROGRAM), precision="bf16")
+    with pytest.raises(UnsupportedError, match="precision f16"):
+        dfc.compile(parse(SMALL_PROGRAM), precision="f16")
 
 
 def test_example_inputs_in_the_place_of_the_folder_are_refused() -> None:
