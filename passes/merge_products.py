@@ -37,7 +37,7 @@ class MergeProducts(Pass):
     """
 
     name: ClassVar[str] = "merge-products"
-    claims: ClassVar[tuple[str, ...]] = ("flops ==", "weight_bytes ==")
+    claims: ClassVar[tuple[str, ...]] = ("flops ==", "io_bound_bytes ==", "weight_bytes ==")
 
     def run(self, program: Program, decline: Decline) -> Program:
         groups = {state.name: _groups(program, state, decline) for state in program.states()}

@@ -116,7 +116,9 @@ def _value_sizes(blocks: tuple[Block, ...], concrete: Concrete) -> list[int]:
     for block in blocks:
         match block:
             case State(ops=ops):
-                sizes += [concrete.stored_bytes(op.type) for op in ops if _has_own_memory(op)]
+                views = concrete.views(block)
+                own = [op for op in ops if op.result not in views and _has_own_memory(op)]
+                sizes += [concrete.stored_bytes(op.type) for op in own]
             case Branch(then=then, orelse=orelse):
                 sizes += _value_sizes(then, concrete) + _value_sizes(orelse, concrete)
             case Loop(body=body):

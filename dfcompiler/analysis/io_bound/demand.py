@@ -6,6 +6,11 @@ keeps results in fast memory.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
 from dfcompiler.analysis.concrete import Concrete
 from dfcompiler.analysis.io_bound.words import bytes_of_elements, dense_bytes, elements_of
 from dfcompiler.ir.operators import OPERATORS, OpClass
@@ -43,18 +48,74 @@ def _source(program: Program, container: Container) -> object:
     return data.__array_interface__["data"][0]
 
 
+@dataclass
+class _Wanted:
+    """Elements that are needed of one value, at least: by any reader, and by slices of it.
+
+    Slices that lie side by side along an axis need different elements.
+    """
+
+    most: int = 0
+    parts: dict[_Part, int] = field(default_factory=dict)
+
+    def add(self, count: int, part: _Part | None = None) -> None:
+        """Takes note of one reader, of everything or of a part."""
+        if part is None:
+            self.most = max(self.most, count)
+        else:
+            self.parts[part] = max(self.parts.get(part, 0), count)
+
+    def merge(self, other: _Wanted) -> None:
+        """Takes note of all readers that `other` knows."""
+        self.add(other.most)
+        for part, count in other.parts.items():
+            self.add(count, part)
+
+    def total(self) -> int:
+        """Elements that are needed by all of them together, at least."""
+        counts = [self.most, *self.parts.values()]
+        for axis in {part.axis for part in self.parts}:
+            along = sorted(part for part in self.parts if part.axis == axis)
+            if all(a.stop <= b.start for a, b in pairwise(along)):
+                counts.append(sum(self.parts[part] for part in along))
+        return max(counts)
+
+
+class _Part(NamedTuple):
+    """A slice along one axis, whole along the others."""
+
+    axis: int
+    start: int
+    stop: int
+
+
 def needed_elements(op: Op, types: Types, wanted: int) -> dict[str, int]:
     """How many elements of each input are needed, at least, for `wanted` elements of the result."""
-    needs: dict[str, int] = {}
+    return {name: found.total() for name, found in _needs(op, types, wanted).items()}
+
+
+def _needs(op: Op, types: Types, wanted: int) -> dict[str, _Wanted]:
+    needs: dict[str, _Wanted] = defaultdict(_Wanted)
     if not wanted:
         return needs
     if op.region:
         return _needed_by_region(op, types, wanted)
     whole = wanted >= elements_of(op.type)
     for index, (name, tensor) in enumerate(zip(op.inputs, types, strict=True)):
-        count = _needed(op, index, tensor, wanted, whole)
-        needs[name] = max(needs.get(name, 0), count)
+        needs[name].add(_needed(op, index, tensor, wanted, whole), _part(op, tensor))
     return needs
+
+
+def _part(op: Op, source: TensorType) -> _Part | None:
+    """The part of its input that a slice takes, if it cuts one axis only."""
+    if op.kind != "slice" or any(step != 1 for step in op.attr("steps") or ()):
+        return None
+    starts, shape = op.attr("starts"), op.type.shape
+    cut = [a for a, extent in enumerate(source.shape) if int(extent) != int(shape[a])]
+    if len(cut) != 1 or not isinstance(starts[cut[0]], int):
+        return None
+    (axis,) = cut
+    return _Part(axis, starts[axis], starts[axis] + int(shape[axis]))
 
 
 def _needed(op: Op, index: int, tensor: TensorType, wanted: int, whole: bool) -> int:
@@ -69,17 +130,18 @@ def _needed(op: Op, index: int, tensor: TensorType, wanted: int, whole: bool) ->
     return total if whole else 0
 
 
-def _needed_by_region(op: Op, types: Types, wanted: int) -> dict[str, int]:
+def _needed_by_region(op: Op, types: Types, wanted: int) -> dict[str, _Wanted]:
     scope = dict(zip(op.inputs, types, strict=True))
     inner_types: list[Types] = []
     for inner in op.region:
         inner_types.append(tuple(scope[name] for name in inner.inputs))
         scope[inner.result] = inner.type
-    demand = {op.region[-1].result: wanted}
+    demand: dict[str, _Wanted] = defaultdict(_Wanted)
+    demand[op.region[-1].result].add(wanted)
     for inner, found in zip(reversed(op.region), reversed(inner_types), strict=True):
-        for name, count in needed_elements(inner, found, demand.get(inner.result, 0)).items():
-            demand[name] = max(demand.get(name, 0), count)
-    return {name: demand.get(name, 0) for name in op.inputs}
+        for name, more in _needs(inner, found, demand[inner.result].total()).items():
+            demand[name].merge(more)
+    return {name: demand[name] for name in op.inputs}
 
 
 class _Demand:
@@ -119,16 +181,20 @@ class _Demand:
             self.containers[name] = 0
 
     def state(self, state: State) -> None:
-        values: dict[str, int] = {}
+        values: dict[str, _Wanted] = defaultdict(_Wanted)
         for op, types in reversed(tuple(self.concrete.typed_ops(state))):
             wanted = self.take(op.result, values)
-            for name, count in needed_elements(op, types, wanted).items():
-                kept = self.containers if name.startswith("@") else values
-                kept[name] = max(kept.get(name, 0), count)
+            for name, found in _needs(op, types, wanted).items():
+                if name.startswith("@"):
+                    self.containers[name] = max(self.containers.get(name, 0), found.total())
+                else:
+                    values[name].merge(found)
 
-    def take(self, result: str, values: dict[str, int]) -> int:
+    def take(self, result: str, values: dict[str, _Wanted]) -> int:
         """The demand for what an operator defines; before it, a container is not needed for it."""
-        return (self.containers if result.startswith("@") else values).pop(result, 0)
+        if result.startswith("@"):
+            return self.containers.pop(result, 0)
+        return values.pop(result, _Wanted()).total()
 
 
 def _written(blocks: tuple[Block, ...]) -> set[str]:
