@@ -14,8 +14,8 @@
 // MR·WIDTH·KC multiply-adds; B moves once for each row block. Rows are shared out evenly, first
 // among blocks, then among tiles, because a sliver costs as much as a whole tile.
 //
-// With few rows (STREAM_TILES tiles) time goes into fetching B: slices are shallow, the tiles of
-// one slice fetch the next into the L1 and a later one into the L2, line by line.
+// With few rows (STREAM_TILES tiles) time goes into fetching B: slices are shallow, and the tiles of
+// one slice fetch the next one into the L1, line by line.
 //
 // Measured shares of the FMA ceiling, of the rate of a tile fed from the L1, and of the memory
 // bandwidth are in docs/performance.md.
@@ -32,11 +32,10 @@
 
 namespace dfc::gemm {
 
-// What a product takes unless its operator carries a tile: a slice of 32 KB.
-inline constexpr int KC = 128, MC = 512;
-// Tiles below one another up to which B is streamed, depth of a slice, and how many slices ahead B
-// is fetched into the L2.
-inline constexpr int STREAM_TILES = 4, STREAM_KC = 32, STREAM_AHEAD = 2;
+// What a product takes unless its operator carries a tile: slices of 32 KB, 64 KB of sums.
+inline constexpr int KC = 128, MC = 256;
+// Tiles below one another up to which B is streamed, and the depth of a slice then.
+inline constexpr int STREAM_TILES = 4, STREAM_KC = 32;
 
 // The part of C that one task computes.
 template <class T>
@@ -72,35 +71,24 @@ DFC_INLINE long step_depth(long K, long most) {
   return std::max(line, ((K + steps - 1) / steps + line - 1) / line * line);
 }
 
-// The part of the next slice that tile t of several asks for; tiles share it in order.
-struct Share {
-  const char *begin, *end;
-};
-
-template <class B>
-DFC_INLINE Share share(const B* slice, long elements, long t, long tiles) {
-  const long lines = (elements * long(sizeof(B)) + LINE - 1) / LINE;
-  const long each = (lines + tiles - 1) / tiles;
-  const char* begin = reinterpret_cast<const char*>(slice) + t * each * LINE;
-  return {begin, begin + each * LINE};
-}
-
-// One tile with the prefetches of its kind of product.
+// One tile of several, while a part of the next slice of B comes: tiles divide it in order.
 template <bool stream, class T, class B>
-DFC_INLINE void fetching_tile(int rows, long depth, const T* a, long lda, const B* b, Sums<T> sums,
-                              Share next, long tiles) {
+DFC_INLINE void fetching_tile(long t, long tiles, int rows, long depth, const T* a, long lda,
+                              const B* b, const B* next, Sums<T> sums) {
   constexpr int R = tile_rows<T>, V = NR / lanes<T>;
+  constexpr int row_lines = std::max(1, NR * int(sizeof(B)) / int(LINE));
+  const long share = (depth * row_lines + tiles - 1) / tiles;
+  const char* ahead = reinterpret_cast<const char*>(next) + t * share * LINE;
+  const auto run = [&](auto prefetch) __attribute__((always_inline)) {
+    tile_of<R, V>(rows, depth, a, lda, b, NR, sums, prefetch);
+  };
   if constexpr (!stream) {
-    tile_of<R, V>(rows, depth, a, lda, b, NR, sums, SlicePrefetch{next.begin, next.end});
+    run(SlicePrefetch{ahead, share});
+  } else if (tiles == 1) {
+    run(StreamPrefetch<row_lines, 2 * STREAM_KC * row_lines * LINE>{ahead, depth});
   } else {
-    const long far = STREAM_AHEAD * depth * NR * long(sizeof(B));
-    if (tiles == 1) {
-      tile_of<R, V>(rows, depth, a, lda, b, NR, sums, StreamPrefetch<4>{next.begin, next.end, far});
-    } else if (tiles < 4) {
-      tile_of<R, V>(rows, depth, a, lda, b, NR, sums, StreamPrefetch<2>{next.begin, next.end, far});
-    } else {
-      tile_of<R, V>(rows, depth, a, lda, b, NR, sums, StreamPrefetch<1>{next.begin, next.end, far});
-    }
+    constexpr int few = std::max(1, row_lines / 2);
+    run(StreamPrefetch<few, 0>{ahead, (share + few - 1) / few});
   }
 }
 
@@ -142,8 +130,7 @@ void block_product(const Block<T>& block, long K, Rows<T> a, Slice& b, const E& 
           dfc::detail::prefetch_rows<1>(to, block.ldc, rows, columns);
           epilogue.prefetch(row, rows, block.column0 + g * NR, columns);
         }
-        const Share next = share(b.next(g, k + d), d * NR, t, tiles);
-        fetching_tile<stream>(rows, d, left, lda, b.panel(g, k), sums, next, tiles);
+        fetching_tile<stream>(t, tiles, rows, d, left, lda, b.panel(g, k), b.next(g, k + d), sums);
         if (last && !direct)
           finish(result, rows, columns, row, block.column0 + g * NR, to, block.ldc, epilogue);
       }

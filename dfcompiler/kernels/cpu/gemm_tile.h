@@ -34,35 +34,33 @@ inline constexpr long LINE = 64;  // bytes
 
 // What a tile asks the caches for at each k while it computes; three ways.
 struct NoPrefetch {
-  DFC_INLINE void step() {}
+  DFC_INLINE void step(long) const {}
 };
 
-// A share of the next slice of B, into the L2.
+// A share of the next slice of B, at most a line for each k, into the L2.
 struct SlicePrefetch {
-  const char *at, *end;
+  const char* b;
+  long lines;
 
-  DFC_INLINE void step() {
-    if (at >= end) return;
-    __builtin_prefetch(at, 0, 2);
-    at += LINE;
+  DFC_INLINE void step(long k) const {
+    if (k < lines) __builtin_prefetch(b + LINE * k, 0, 2);
   }
 };
 
-// The next slice into the L1, and a later one, `far` bytes behind it, into the L2: B comes from
-// memory, a few lines for each k.
-template <int lines>
+// A share of the next slice of B, some lines for each k, into the L1; and, `far` bytes behind it
+// unless that is 0, a later one into the L2. For what comes from memory.
+template <int lines, int far>
 struct StreamPrefetch {
-  const char *at, *end;
-  long far;
+  const char* b;
+  long steps;
 
-  DFC_INLINE void step() {
-    if (at >= end) return;
+  DFC_INLINE void step(long k) const {
+    if (k >= steps) return;
 #pragma GCC unroll 4
     for (int i = 0; i < lines; ++i) {
-      __builtin_prefetch(at + LINE * i, 0, 3);
-      __builtin_prefetch(at + far + LINE * i, 0, 2);
+      __builtin_prefetch(b + LINE * (lines * k + i), 0, 3);
+      if (far != 0) __builtin_prefetch(b + far + LINE * (lines * k + i), 0, 2);
     }
-    at += LINE * lines;
   }
 };
 
@@ -93,24 +91,25 @@ DFC_OUTLINE void tile(long depth, const T* a, long lda, const B* b, long ldb, Su
   for (; k + U <= depth; k += U) {
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
-      prefetch.step();
+      prefetch.step(k + u);
       vec<T> row[V];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) row[v] = load_as<T>(b + (k + u) * ldb + v * L);
+      for (int v = 0; v < V; ++v) row[v] = load_as<T>(b + u * ldb + v * L);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const T x = a[r * lda + k + u];
+        const T x = a[r * lda + u];
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) sum[u][r][v] += x * row[v];
       }
     }
+    a += U;
+    b += U * ldb;
   }
-  for (; U > 1 && k < depth; ++k) {
+  for (; U > 1 && k < depth; ++k, ++a, b += ldb) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v)
-        sum[0][r][v] += a[r * lda + k] * load_as<T>(b + k * ldb + v * L);
+      for (int v = 0; v < V; ++v) sum[0][r][v] += a[r * lda] * load_as<T>(b + v * L);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
@@ -131,14 +130,6 @@ DFC_INLINE void tile_of(int rows, long depth, const T* a, long lda, const B* b, 
     if (rows < R) return tile_of<R - 1, V>(rows, depth, a, lda, b, ldb, c, prefetch);
   }
   tile<R, V>(depth, a, lda, b, ldb, c, prefetch);
-}
-
-// Sums of which some may be there already, in one place; nothing is prefetched.
-template <class T, class B, int V, int R>
-DFC_INLINE void tile_of(int rows, long depth, const T* a, long lda, const B* b, long ldb, T* c,
-                        long ldc, bool accumulate, const char*) {
-  tile_of<R, V>(rows, depth, a, lda, b, ldb, Sums<T>{accumulate ? c : nullptr, ldc, c, ldc},
-                NoPrefetch{});
 }
 
 }  // namespace dfc::gemm

@@ -29,7 +29,7 @@ from dfcompiler.lowering.symbolic import ceil_div, is_static, product, symbol, t
 
 # In `kernels/cpu/gemm.h`: columns of a task (WIDTH), depth of a step of k and rows of a block when
 # an operator does not say (KC, MC), and rows that are not worth splitting (those of a stream).
-SLICE_COLUMNS, STEP_DEPTH, BLOCK_ROWS, WHOLE_ROWS = 64, 128, 512, 24
+SLICE_COLUMNS, STEP_DEPTH, BLOCK_ROWS, WHOLE_ROWS = 64, 128, 256, 24
 # How a stage of the epilogue is called in `kernels/cpu/epilogue.h`, and what it computes.
 _STAGES = {
     "scale": ("Scale", "a * b"),
