@@ -15,6 +15,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "gelu_table.h"
 #include "vec.h"
 
 namespace dfc {
@@ -200,6 +201,9 @@ DFC_INLINE T silu(T x) {
 // cancellation in the negative tail; absolute error below 9e-8 on [-1, 1], 1.2 ulp above.
 template <class T>
 DFC_INLINE T gelu(T x) {
+#if DFC_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<T, vfloat>) return gelu_by_table(x);
+#endif
   const T t = magnitude(x);
   T p = t * -3.559280583e-08f + 9.976761500e-07f;
   p = p * t + -1.210935480e-05f;
