@@ -86,7 +86,7 @@ class _Run:
             self.check(container.name, given[container.name])
         self.memory: dict[str, Array] = {n: self.converted(a) for n, a in given.items()}
         for weight in program.weights:
-            self.memory[weight.name] = self.converted(program.data[weight.name])
+            self.memory[weight.name] = self.converted(np.asarray(program.data[weight.name]))
 
     def check(self, name: str, array: Array) -> None:
         declared = self.program.container(name).type

@@ -76,6 +76,13 @@ class Op:
         """The operator with some attributes set."""
         return replace(self, attrs=Attrs({**self.attrs, **changes}))
 
+    def with_result(self, result: str) -> Op:
+        """The operator defining or writing another name."""
+        region = self.region
+        if region:
+            region = (*region[:-1], replace(region[-1], result=result))
+        return replace(self, result=result, region=region)
+
     def renamed(self, names: Mapping[str, str]) -> Op:
         """The operator reading other values; names that are not in `names` stay."""
         inputs = tuple(names.get(name, name) for name in self.inputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import dace
 import sympy
@@ -91,7 +90,7 @@ def lower_op(context: Context, op: Op) -> None:
     """
     if overwrites_operand(context, op):
         scratch = f"{op.result.replace('@', '%')}.next"
-        lower_op(context, _with_result(op, scratch))
+        lower_op(context, op.with_result(scratch))
         op = Op(op.result, op.type, "copy", (scratch,), source=op.source)
     if op.attr("alias", False):
         lower_alias(context, op)
@@ -113,13 +112,6 @@ def overwrites_operand(context: Context, op: Op) -> bool:
     kinds = {inner.kind for inner in op.region or (op,)}
     here = all(op.inputs[i] == op.result or context.type(op.inputs[i]).same(op.type) for i in own)
     return not (here and kinds <= SAME_POSITION)
-
-
-def _with_result(op: Op, result: str) -> Op:
-    region = op.region
-    if region:
-        region = (*region[:-1], replace(region[-1], result=result))
-    return replace(op, result=result, region=region)
 
 
 def _raise_together(failures: Sequence[UnsupportedError]) -> None:

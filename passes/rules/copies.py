@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from dfcompiler.ir import Container, Op, Role
 
@@ -54,4 +53,4 @@ def write_directly(ops: Sequence[Op], containers: Mapping[str, Container]) -> tu
 
 def _written(op: Op, names: Mapping[str, str]) -> Op:
     renamed = op.renamed(names)
-    return replace(renamed, result=names[op.result]) if op.result in names else renamed
+    return renamed.with_result(names[op.result]) if op.result in names else renamed

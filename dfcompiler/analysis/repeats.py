@@ -1,0 +1,296 @@
+"""Repeated layers: stretches of a state that are the same graph over other weights.
+
+Two operators are alike when kind, type, attributes, region and the kinds of their operands are the
+same. A stretch of operators that are alike with those one period later is a chain of candidate
+layers; it is one of equal layers when the wiring is the same too, operand by operand: from inside
+the layer, from the layer before, from outside and the same for every layer, or from a weight.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dfcompiler.analysis.layouts import VIEW_KINDS
+from dfcompiler.ir.program import Container, Op, Role, State
+
+LEAST_LAYERS = 3
+"""Fewer copies are left as they are: a loop needs operators of its own."""
+_LONGEST_GAP = 16
+"""Operators of a first layer that may stand between those that repeat, to be moved in front."""
+
+Site = tuple[int, int]
+"""An operand: the position of its operator in the layer, and its own among the inputs."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A chain of equal layers in a state.
+
+    Attributes:
+        before: operators in front of the layers, with those of the first layer that repeat not.
+        layers: operators by layer and position.
+        after: operators behind the layers.
+        carried: operands that are a result of the layer before: site → position of that result.
+        stacked: weights by layer, of operands that read another one in each layer.
+        shared: operands that read the same thing in every layer, from outside of it.
+    """
+
+    before: tuple[Op, ...]
+    layers: tuple[tuple[Op, ...], ...]
+    after: tuple[Op, ...]
+    carried: Mapping[Site, int]
+    stacked: Mapping[Site, tuple[str, ...]]
+    shared: Mapping[Site, str]
+
+
+def find_repeat(state: State, containers: Mapping[str, Container]) -> Repeat | str:
+    """The longest chain of equal layers of a state, or why there is none.
+
+    Args:
+        state: a state.
+        containers: containers by name, with the sigil.
+    """
+    alike = _numbered(state, containers)
+    stretch = _longest_stretch(alike)
+    if stretch is None:
+        return f"no operators repeat {LEAST_LAYERS} times"
+    first, last, period = stretch
+    best: Repeat | None = None
+    reason, fewest = "", None
+    for handed, start in _starts(state, first, last, period):
+        if best is not None and handed != fewest:
+            break
+        found = _chain(state, containers, alike, start, last, period)
+        if isinstance(found, str):
+            reason = reason or found
+        elif best is None or len(found.layers) > len(best.layers):
+            best, fewest = found, handed
+    return best or reason
+
+
+def _numbered(state: State, containers: Mapping[str, Container]) -> list[int]:
+    """A number for each operator; those that are alike have the same."""
+    types = {op.result: op.type for op in state.ops}
+    numbers: dict[object, int] = {}
+
+    def operand(name: str) -> object:
+        container = containers.get(name)
+        if container is None:
+            return types[name]
+        varies = container.role is Role.WEIGHT
+        return (container.type, "weight") if varies else name
+
+    found = []
+    for op in state.ops:
+        own = containers.get(op.result)
+        place = None if own is None or own.role is Role.OUTPUT else op.result
+        same = tuple(op.inputs.index(name) for name in op.inputs)
+        key = (_shape_of(op), place, same, tuple(map(operand, op.inputs)))
+        found.append(numbers.setdefault(key, len(numbers)))
+    return found
+
+
+def _shape_of(op: Op) -> object:
+    """An operator without names: operands of a region by their position."""
+    names = {name: -1 - i for i, name in reversed(list(enumerate(op.inputs)))}
+    inner = []
+    for position, part in enumerate(op.region):
+        read = tuple(names[name] for name in part.inputs)
+        inner.append((part.kind, part.type, part.attrs, read))
+        names[part.result] = position
+    return op.kind, op.type, op.attrs, tuple(inner)
+
+
+def _longest_stretch(alike: Sequence[int]) -> tuple[int, int, int] | None:
+    """First operator, end and period of the longest stretch in which each is alike the next one."""
+    gaps: Counter[int] = Counter()
+    seen: dict[int, int] = {}
+    for at, number in enumerate(alike):
+        if number in seen:
+            gaps[at - seen[number]] += 1
+        seen[number] = at
+    best: tuple[int, int, int] | None = None
+    for period, _ in sorted(gaps.most_common(8)):
+        start = 0
+        for at in range(len(alike)):
+            if at + period < len(alike) and alike[at] == alike[at + period]:
+                continue
+            length = at + period - start
+            if at > start and length >= LEAST_LAYERS * period - period:
+                if best is None or length > best[1] - best[0]:
+                    best = (start, at + period, period)
+            start = at + 1
+    return best
+
+
+def _starts(state: State, first: int, last: int, period: int) -> list[tuple[object, int]]:
+    """Where a layer may begin, those places first across which the fewest values go."""
+    made = {op.result: at for at, op in enumerate(state.ops)}
+    uses = [[made[name] for name in op.inputs if name in made] for op in state.ops]
+    middle = first + (last - first) // (2 * period) * period
+
+    def crossing(start: int) -> tuple[int, int]:
+        cut = middle + (start - first)
+        inside = range(cut, min(cut + period, last))
+        read = {at for user in inside for at in uses[user] if first <= at < cut}
+        views = sum(state.ops[at].kind in VIEW_KINDS for at in read)
+        return len(read), views
+
+    return sorted((crossing(start), start) for start in range(first, min(first + period, last)))
+
+
+def _chain(
+    state: State,
+    containers: Mapping[str, Container],
+    alike: Sequence[int],
+    start: int,
+    last: int,
+    period: int,
+) -> Repeat | str:
+    """The equal layers from `start` on, and the one before if it is there among other operators."""
+    count = (last - start) // period
+    ops = state.ops
+    layers = [ops[start + k * period : start + (k + 1) * period] for k in range(count)]
+    if not layers:
+        return "no whole layer repeats"
+    pattern = list(alike[start : start + period])
+    before, head = _layer_before(ops[:start], alike[:start], pattern)
+    if head:
+        layers = [head, *layers]
+    end = start + count * period
+    return _wired(before, layers, ops[end:], containers)
+
+
+def _layer_before(
+    ops: Sequence[Op], alike: Sequence[int], pattern: Sequence[int]
+) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """The operators in front with a layer taken out of their end; no layer if it is not there."""
+    layer: list[Op] = []
+    others: list[Op] = []
+    at = len(ops)
+    while len(layer) < len(pattern) and at > 0 and len(others) <= _LONGEST_GAP:
+        at -= 1
+        wanted = pattern[len(pattern) - 1 - len(layer)]
+        (layer if alike[at] == wanted else others).append(ops[at])
+    made = {op.result for op in layer}
+    writes = any(op.result.startswith("@") for op in (*layer, *others))
+    independent = not writes and not any(name in made for op in others for name in op.inputs)
+    if len(layer) < len(pattern) or not independent:
+        return tuple(ops), ()
+    return (*ops[:at], *reversed(others)), tuple(reversed(layer))
+
+
+def _wired(
+    before: tuple[Op, ...],
+    layers: list[tuple[Op, ...]],
+    after: tuple[Op, ...],
+    containers: Mapping[str, Container],
+) -> Repeat | str:
+    """The longest part of the chain whose layers are wired alike."""
+    wiring = _Wiring(layers, containers)
+    first, count = wiring.longest()
+    if count < LEAST_LAYERS:
+        return wiring.reason or f"only {count} layers in a row are wired alike"
+    front = tuple(op for layer in layers[:first] for op in layer)
+    back = tuple(op for layer in layers[first + count :] for op in layer)
+    found = layers[first : first + count]
+    before, after = (*before, *front), (*back, *after)
+    inner = {op.result for layer in found[:-1] for op in layer}
+    if any(name in inner for op in after for name in op.inputs):
+        return "what a layer computes is read behind the last one"
+    written = [op.result for layer in found[:-1] for op in layer if op.result.startswith("@")]
+    if written:
+        return f"each layer writes a container of its own, such as {written[0]}"
+    return wiring.repeat(before, tuple(found), after, first)
+
+
+class _Wiring:
+    """Where the operands of each layer come from, compared between layers."""
+
+    def __init__(
+        self, layers: Sequence[tuple[Op, ...]], containers: Mapping[str, Container]
+    ) -> None:
+        self.layers, self.containers = layers, containers
+        self.made = {
+            op.result: (k, at) for k, layer in enumerate(layers) for at, op in enumerate(layer)
+        }
+        self.reason = ""
+
+    def longest(self) -> tuple[int, int]:
+        """The first layer and the number of layers of the longest part that is wired alike."""
+        best, first = (0, 1), 0
+        for k in range(1, len(self.layers)):
+            agrees = k == first + 1 or self._origins(k) == self._origins(k - 1)
+            if not (agrees and self._begins(first) and self._is_local(k)):
+                first = k
+            if k - first + 1 > best[1]:
+                best = first, k - first + 1
+        return best
+
+    def _origins(self, k: int) -> dict[Site, object]:
+        """For each operand of a layer: position inside or in the layer before, or a name."""
+        found: dict[Site, object] = {}
+        for at, op in enumerate(self.layers[k]):
+            for i, name in enumerate(op.inputs):
+                if name in self.made:
+                    layer, position = self.made[name]
+                    found[at, i] = (k - layer, position)
+                elif self._is_weight(name):
+                    found[at, i] = "weight"
+                else:
+                    found[at, i] = name
+        return found
+
+    def _is_local(self, k: int) -> bool:
+        """Whether a layer reads nothing of the layers before the last one."""
+        for origin in self._origins(k).values():
+            if isinstance(origin, tuple) and origin[0] > 1:
+                self.reason = "a layer reads a result of the layer before the last one"
+                return False
+        return True
+
+    def _begins(self, first: int) -> bool:
+        """Whether the first layer is wired like the next one where that reads inside itself."""
+        if first + 1 >= len(self.layers):
+            return True
+        head, next_ = self._origins(first), self._origins(first + 1)
+        initial: dict[int, str] = {}
+        for site, origin in next_.items():
+            if isinstance(origin, tuple) and origin[0] == 1:
+                # What the next one has from the layer before, the first one has from in front.
+                own, name = head[site], self.layers[first][site[0]].inputs[site[1]]
+                if own == "weight" or (isinstance(own, tuple) and own[0] == 0):
+                    return False
+                if initial.setdefault(origin[1], name) != name:
+                    return False
+            elif isinstance(origin, tuple) and origin[0] > 1:
+                return False
+            elif head[site] != origin:
+                return False
+        return True
+
+    def repeat(
+        self,
+        before: tuple[Op, ...],
+        layers: tuple[tuple[Op, ...], ...],
+        after: tuple[Op, ...],
+        first: int,
+    ) -> Repeat:
+        carried: dict[Site, int] = {}
+        stacked: dict[Site, tuple[str, ...]] = {}
+        shared: dict[Site, str] = {}
+        for site, origin in self._origins(first + 1).items():
+            names = tuple(layer[site[0]].inputs[site[1]] for layer in layers)
+            if isinstance(origin, tuple):
+                if origin[0] == 1:
+                    carried[site] = origin[1]
+            elif len(set(names)) > 1:
+                stacked[site] = names
+            else:
+                shared[site] = names[0]
+        return Repeat(before, layers, after, carried, stacked, shared)
+
+    def _is_weight(self, name: str) -> bool:
+        return name in self.containers and self.containers[name].role is Role.WEIGHT
