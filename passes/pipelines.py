@@ -29,6 +29,7 @@ DEFAULT = (
     "absorb-transposes",
     "pack-weights",
     "tile-for-io",
+    "roll-layers",
     "plan-buffers",
 )
 """Everything: what `dfc compile` runs."""

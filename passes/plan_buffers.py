@@ -34,9 +34,9 @@ class PlanBuffers(Pass):
 
     Largest values first, each into the smallest slot in which nothing else is alive at the same
     time (greedy by size, after Pisarchyk and Lee, arXiv 2001.03288). A slice, a reshape or a
-    transpose whose elements lie in its input's memory with strides becomes an alias of it. The order of operators is
-    final: it is the order of execution. Temporary containers that operators write keep places of
-    their own.
+    transpose whose elements lie in its input's memory with strides becomes an alias of it. The
+    order of operators is final: it is the order of execution. Temporary containers that operators
+    write keep places of their own.
     """
 
     name: ClassVar[str] = "plan-buffers"

@@ -12,7 +12,7 @@ from dfcompiler.analysis.liveness import state_aliases
 from dfcompiler.analysis.repeats import Repeat, find_repeat
 from dfcompiler.ir import Attrs, Block, Branch, Container, Loop, Op, Program, Role, State
 from dfcompiler.ir.dims import symbol
-from dfcompiler.ir.rewrite import drop_unused_weights
+from dfcompiler.ir.rewrite import drop_unused_weights, live_ops
 from dfcompiler.ir.stacked import stack
 from dfcompiler.ir.types import Dense, TensorType
 from dfcompiler.pipeline import Decline, Pass
@@ -154,7 +154,7 @@ class _Loop:
             self.append(after, op.renamed(names))
         self.initialize(homes)
         fresh, table = self.rolling.fresh, self.rolling.table
-        first = State(self.state.name, write_directly(self.before, table))
+        first = State(self.state.name, live_ops(write_directly(self.before, table)))
         inner = State(fresh(f"{self.label}.body"), write_directly(body, table))
         count = len(self.repeat.layers)
         loop = Loop(self.label, self.variable, 0, count, (inner,))

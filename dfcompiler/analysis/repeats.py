@@ -72,22 +72,18 @@ def find_repeat(state: State, containers: Mapping[str, Container]) -> Repeat | s
 
 def _numbered(state: State, containers: Mapping[str, Container]) -> list[int]:
     """A number for each operator; those that are alike have the same."""
-    types = {op.result: op.type for op in state.ops}
+    types = {name: container.type for name, container in containers.items()}
+    types |= {op.result: op.type for op in state.ops}
+    weights = {name for name, c in containers.items() if c.role is Role.WEIGHT}
     numbers: dict[object, int] = {}
-
-    def operand(name: str) -> object:
-        container = containers.get(name)
-        if container is None:
-            return types[name]
-        varies = container.role is Role.WEIGHT
-        return (container.type, "weight") if varies else name
 
     found = []
     for op in state.ops:
         own = containers.get(op.result)
         place = None if own is None or own.role is Role.OUTPUT else op.result
         same = tuple(op.inputs.index(name) for name in op.inputs)
-        key = (_shape_of(op), place, same, tuple(map(operand, op.inputs)))
+        operands = tuple((types[name], name in weights) for name in op.inputs)
+        key = (_shape_of(op), place, same, operands)
         found.append(numbers.setdefault(key, len(numbers)))
     return found
 
@@ -118,9 +114,9 @@ def _longest_stretch(alike: Sequence[int]) -> tuple[int, int, int] | None:
             if at + period < len(alike) and alike[at] == alike[at + period]:
                 continue
             length = at + period - start
-            if at > start and length >= LEAST_LAYERS * period - period:
-                if best is None or length > best[1] - best[0]:
-                    best = (start, at + period, period)
+            longest = best[1] - best[0] if best else 0
+            if length > max(longest, (LEAST_LAYERS - 1) * period - 1) and at > start:
+                best = (start, at + period, period)
             start = at + 1
     return best
 
@@ -265,8 +261,6 @@ class _Wiring:
                     return False
                 if initial.setdefault(origin[1], name) != name:
                     return False
-            elif isinstance(origin, tuple) and origin[0] > 1:
-                return False
             elif head[site] != origin:
                 return False
         return True

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from dfcompiler.errors import InternalError
-from dfcompiler.ir import Container, Layout, Program, Role, TensorType
+from dfcompiler.ir import Container, Layout, PhysicalAxis, Program, Role, TensorType
+from dfcompiler.ir.stacked import parts_of
 
 MAGIC = b"DFCWGT1\0"
 HEADER_BYTES = 64
@@ -102,7 +103,7 @@ def _with_data(program: Program) -> Iterator[Container]:
 
 
 def _checked(program: Program, container: Container) -> np.ndarray:
-    array = np.asarray(program.data[container.name])
+    array = program.data[container.name]
     declared = container.type
     if array.dtype != declared.dtype.numpy or array.shape != declared.shape:
         raise InternalError(
@@ -135,7 +136,17 @@ def _write(file: BinaryIO, chunks: Iterable[np.ndarray]) -> str:
 
 def _chunks(array: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:
     """The packed bytes in order, in pieces that keep the memory needed small."""
-    return _pieces(array, layout, max(1, _CHUNK_BYTES // max(1, array.itemsize)))
+    limit = max(1, _CHUNK_BYTES // array.dtype.itemsize)
+    parts = parts_of(array)
+    if parts is None:
+        yield from _pieces(array, layout, limit)
+        return
+    if layout.order and layout.order[0] != PhysicalAxis(0):
+        yield from _pieces(np.asarray(array), layout, limit)
+        return
+    one = Layout(tuple(replace(axis, axis=axis.axis - 1) for axis in layout.order[1:]))
+    for part in parts:
+        yield from _pieces(part, one, limit)
 
 
 def _pieces(array: np.ndarray, layout: Layout, limit: int = 0) -> Iterator[np.ndarray]:

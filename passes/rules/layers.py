@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,19 +13,22 @@ from dfcompiler.ir import Layout, Op, PhysicalAxis, TensorType
 def common_name(names: Sequence[str]) -> str:
     """The names as one, with a star for each number that differs; else the first one.
 
-    ``layers.0.mlp``, ``layers.1.mlp`` are ``layers.*.mlp``.
+    ``layers.0.mlp``, ``layers.1.mlp`` are ``layers.*.mlp``; a few of other forms do not count, as
+    exporters number names from the second one on.
     """
-    parts = [re.split(r"(\d+)", name) for name in names]
+    words = [re.split(r"(\d+)", name) for name in names]
+    form = Counter(tuple(word[::2]) for word in words).most_common(1)[0][0]
+    parts = [word for word in words if tuple(word[::2]) == form]
     first = parts[0]
-    if any(len(part) != len(first) or part[::2] != first[::2] for part in parts):
-        return names[0]
     same = [len({part[i] for part in parts}) == 1 for i in range(len(first))]
     return "".join(text if kept else "*" for text, kept in zip(first, same, strict=True))
 
 
 def with_common_sources(ops: Sequence[Op]) -> Op:
     """The first of operators that are alike, with a source that stands for all of them."""
-    inner = tuple(with_common_sources(parts) for parts in zip(*(op.region for op in ops)))
+    inner = tuple(
+        with_common_sources(parts) for parts in zip(*(op.region for op in ops), strict=True)
+    )
     return replace(ops[0], source=common_name([op.source for op in ops]), region=inner)
 
 
