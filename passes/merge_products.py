@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import ClassVar
 
-import numpy as np
-
-from dfcompiler.ir import Attrs, Op, Program, Role, State
+from dfcompiler.errors import UsageError
+from dfcompiler.ir import Attrs, Op, Program, Role, State, TensorType
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, rewrite_states, with_weights
-from dfcompiler.pipeline import Decline, Pass
+from dfcompiler.pipeline import Decline, Pass, default_probes
+from dfcompiler.target import CpuTarget
 from passes.fuse_epilogue import fused
+from passes.rules.prices import Prices, show_seconds
+from passes.rules.side_by_side import ConcatenatedWeights
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,23 @@ class MergeProducts(Pass):
     axis, which are views. Products merge with biases of their own, or without any. Products of
     several layers that share their weights share the merged ones too.
 
-    Skips products whose epilogue does more than add a bias, since what follows a slice cannot be
-    in the product's epilogue; results that are containers; and weights that something else reads,
-    which would be stored twice.
+    A product whose epilogue does more than add a bias joins where the time model says that it
+    pays: what follows a slice cannot be in an epilogue and takes a sweep of its own. Skips results
+    that are containers, and weights that something else reads, which would be stored twice.
     """
+
+    target: CpuTarget | None = None
 
     name: ClassVar[str] = "merge-products"
     claims: ClassVar[tuple[str, ...]] = ("flops ==", "io_bound_bytes ==", "weight_bytes ==")
 
     def run(self, program: Program, decline: Decline) -> Program:
-        groups = {state.name: _groups(program, state, decline) for state in program.states()}
+        if self.target is None:
+            raise UsageError("merge-products needs a target: merging must pay on it")
+        prices = Prices(self.target, default_probes(program)[-1])
+        groups = {s.name: _groups(program, s, prices, decline) for s in program.states()}
         foreign = _read_elsewhere(program, [g for found in groups.values() for g in found])
-        weights = _Concatenated(program)
+        weights = ConcatenatedWeights(program)
 
         def rule(rewriter: StateRewriter) -> None:
             for group in groups[rewriter.state.name]:
@@ -61,12 +68,19 @@ class MergeProducts(Pass):
 
 @dataclass(frozen=True)
 class _Member:
-    """A product that may join others: ``activation · weight [+ bias]``."""
+    """A product that may join others: ``activation · weight [+ bias]``, and `stages` after it."""
 
     op: Op
     product: Op
     weight: str
-    bias: str = ""
+    bias: Op | None = None
+    stages: tuple[Op, ...] = ()
+
+    @property
+    def offset(self) -> str:
+        """The weight that is added."""
+        first = self.product.result
+        return next((name for name in self.bias.inputs if name != first), "") if self.bias else ""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -86,30 +100,35 @@ class _Group:
 
     @property
     def biases(self) -> tuple[str, ...]:
-        return tuple(member.bias for member in self.members if member.bias)
+        return tuple(member.offset for member in self.members if member.bias)
 
 
-def _groups(program: Program, state: State, decline: Decline) -> list[_Group]:
-    """The products of a state that could be merged, decided without regard to other states."""
+def _groups(program: Program, state: State, prices: Prices, decline: Decline) -> list[_Group]:
+    """The products of a state that pay to be merged, decided without regard to other states."""
     roles = {f"@{c.name}": c.role for c in program.containers}
     stored = {f"@{c.name}": c.type.rank for c in program.weights if c.name in program.data}
-    readers: dict[str, list[_Member]] = defaultdict(list)
+    readers: dict[tuple[object, ...], list[_Member]] = defaultdict(list)
     for op in state.ops:
         member = _member(op, stored)
         if member is not None:
-            readers[member.product.inputs[0]].append(member)
+            readers[member.key].append(member)
+    types = {f"@{c.name}": c.type for c in program.containers}
+    types |= {op.result: op.type for op in state.ops if op.result.startswith("%")}
     found: list[_Group] = []
-    for activation, members in readers.items():
+    for members in readers.values():
         if len(members) == 1:
             continue
-        joined: dict[tuple[object, ...], list[_Member]] = defaultdict(list)
+        role = roles.get(members[0].product.inputs[0])
+        able: list[_Member] = []
         for member in members:
-            reason = _why_not(member, roles.get(activation))
+            reason = _why_not(member, role)
             if reason:
                 decline(member.op, reason)
             else:
-                joined[member.key].append(member)
-        found += [_Group(tuple(group)) for group in joined.values() if len(group) > 1]
+                able.append(member)
+        joined = _paying(able, types, prices, decline)
+        if len(joined) > 1:
+            found.append(_Group(tuple(joined)))
     return found
 
 
@@ -119,22 +138,49 @@ def _member(op: Op, stored: Mapping[str, int]) -> _Member | None:
     product, *rest = op.region if linear else (op,)
     if product.kind != "matmul" or stored.get(product.inputs[1]) != 2:
         return None
-    bias = ""
-    if len(rest) == 1 and rest[0].kind == "add":
-        other = next(name for name in rest[0].inputs if name != product.result)
-        bias = other if stored.get(other) == 1 else ""
-    return _Member(op, product, product.inputs[1], bias)
+    biased = bool(rest) and rest[0].kind == "add"
+    biased = biased and any(stored.get(name) == 1 for name in rest[0].inputs)
+    bias = rest.pop(0) if biased else None
+    return _Member(op, product, product.inputs[1], bias, tuple(rest))
 
 
 def _why_not(member: _Member, activation: Role | None) -> str:
     if activation not in (None, Role.INPUT, Role.WEIGHT):
         return f"{member.product.inputs[0]} may be written between the products"
-    if member.op.region and not member.bias:
-        rest = " and ".join(inner.kind for inner in member.op.region[1:])
-        return f"{rest} in its epilogue would need a sweep of its own"
-    if member.op.result.startswith("@"):
-        return "its result is a container"
-    return ""
+    return "its result is a container" if member.op.result.startswith("@") else ""
+
+
+def _paying(
+    members: list[_Member], types: Mapping[str, TensorType], prices: Prices, decline: Decline
+) -> list[_Member]:
+    """Those that are merged: all, or the ones without stages where that is predicted faster."""
+    plain = [member for member in members if not member.stages]
+    staged = [member for member in members if member.stages]
+    if not staged or len(members) < 2:
+        return members
+
+    def seconds(merged: list[_Member], alone: list[_Member]) -> float:
+        if len(merged) < 2:
+            return prices.seconds([member.op for member in merged + alone], types)
+        depth = types[merged[0].weight].shape[0]
+        columns = sum(member.op.type.shape[-1] for member in merged)
+        weight = TensorType(types[merged[0].weight].dtype, (depth, columns))
+        known = {**types, "@merged": weight, "@offset": weight.with_shape((columns,))}
+        kernels = _kernels(merged, ("%product", "%merged"), "@merged", "@offset")
+        ops = [op for one in kernels for op in one]
+        return prices.seconds([*ops, *(member.op for member in alone)], known)
+
+    apart, together = seconds(plain, staged), seconds(members, [])
+    if together < apart:
+        return members
+    for member in staged:
+        kinds = " and ".join(stage.kind for stage in member.stages)
+        decline(
+            member.op,
+            f"merged, {kinds} would be a sweep of its own: predicted {show_seconds(together)} "
+            f"against {show_seconds(apart)}",
+        )
+    return plain
 
 
 def _read_elsewhere(program: Program, groups: list[_Group]) -> set[str]:
@@ -148,74 +194,54 @@ def _read_elsewhere(program: Program, groups: list[_Group]) -> set[str]:
     return {name for name, kinds in merged.items() if reads[name] or len(kinds) > 1}
 
 
-def _merge(rewriter: StateRewriter, group: _Group, weights: _Concatenated) -> None:
+def _merge(rewriter: StateRewriter, group: _Group, weights: ConcatenatedWeights) -> None:
     """Puts the merged product at its first member, and slices of it at each."""
-    first = group.members[0]
-    columns = [member.op.type.shape[-1] for member in group.members]
-    shape = (*first.op.type.shape[:-1], sum(columns))
-    whole = replace(first.op.type, shape=shape)
-    product = Op(
-        rewriter.fresh(),
-        whole,
-        "matmul",
-        (first.product.inputs[0], weights.of(group.weights)),
-        source=first.product.source,
-    )
-    kernel = product
-    if group.biases:
-        inputs = (product.result, weights.of(group.biases))
-        total = Op(rewriter.fresh(), whole, "add", inputs, source=first.op.region[-1].source)
-        kernel = fused([product, total], "linear")
-    starts = [0, *accumulate(columns)]
-    for member, start in zip(group.members, starts, strict=False):
-        at = (0,) * (len(shape) - 1)
-        part = replace(
-            member.op,
-            kind="slice",
-            inputs=(kernel.result,),
-            attrs=Attrs({"starts": (*at, start)}),
-            region=(),
-        )
-        rewriter.replace(member.op, [kernel, part] if member is first else [part])
+    names = (rewriter.fresh(), rewriter.fresh())
+    weight = weights.of(group.weights)
+    offset = weights.of(group.biases) if group.biases else ""
+    parts = _kernels(group.members, names, weight, offset, rewriter.fresh)
+    for member, ops in zip(group.members, parts, strict=True):
+        rewriter.replace(member.op, ops)
 
 
-@dataclass
-class _Concatenated:
-    """Weights side by side along the last axis, each combination stored once."""
+def _kernels(
+    members: Sequence[_Member],
+    names: tuple[str, str],
+    weight: str,
+    offset: str,
+    fresh: Callable[[], str] = lambda: "%part",
+) -> list[list[Op]]:
+    """What takes the place of each member: the merged product at the first, slices, and stages.
 
-    program: Program
-    data: dict[str, np.ndarray] = field(default_factory=dict)
-    names: dict[tuple[str, ...], str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.taken = {container.name for container in self.program.containers}
-
-    def of(self, names: tuple[str, ...]) -> str:
-        """The container that holds the weights called `names`."""
-        if names not in self.names:
-            plain = [name.removeprefix("@") for name in names]
-            name = next(n for n in _candidates(plain) if n not in self.taken)
-            self.taken.add(name)
-            self.data[name] = _side_by_side([self.program.data[n] for n in plain])
-            self.names[names] = f"@{name}"
-        return self.names[names]
-
-
-def _candidates(names: list[str]) -> Iterator[str]:
-    """The first name and what is different in the others."""
-    base = f"{names[0]}.merged"
-    yield base
-    number = 1
-    while True:
-        number += 1
-        yield f"{base}.{number}"
-
-
-def _side_by_side(arrays: list[np.ndarray]) -> np.ndarray:
-    """Arrays concatenated along their last axis, in the order that they have in memory.
-
-    Weights of torch are transposed views; concatenated as rows, they are copied in long runs.
+    Args:
+        members: products of one activation.
+        names: of the product and of the product with its bias.
+        weight: the container of their weights.
+        offset: the container of their biases; empty for none.
+        fresh: gives names for slices that stages read.
     """
-    if all(array.ndim == 2 and array.T.flags.c_contiguous for array in arrays):
-        return np.concatenate([array.T for array in arrays]).T
-    return np.concatenate(arrays, axis=-1)
+    first = members[0]
+    columns = [member.op.type.shape[-1] for member in members]
+    whole = first.op.type.with_shape((*first.op.type.shape[:-1], sum(columns)))
+    inputs = (first.product.inputs[0], weight)
+    kernel = replace(first.product, result=names[0], type=whole, inputs=inputs)
+    if first.bias is not None:
+        added = replace(first.bias, result=names[1], type=whole, inputs=(names[0], offset))
+        kernel = fused([kernel, added], "linear")
+    starts = accumulate(columns[:-1], initial=0)
+    found: list[list[Op]] = [[kernel]]
+    for member, start in zip(members, starts, strict=True):
+        at = Attrs({"starts": (*(0 for _ in whole.shape[1:]), start)})
+        part = replace(member.op, kind="slice", inputs=(kernel.result,), attrs=at, region=())
+        found[-1] += _staged(member, part, fresh) if member.stages else [part]
+        found.append([])
+    return found[:-1]
+
+
+def _staged(member: _Member, part: Op, fresh: Callable[[], str]) -> list[Op]:
+    """A slice, and what was the epilogue of its product as a kernel of its own."""
+    part = replace(part, result=fresh())
+    renamed = {(member.bias or member.product).result: part.result}
+    stages = [stage.renamed(renamed) for stage in member.stages]
+    stages[-1] = replace(stages[-1], result=member.op.result)
+    return [part, fused(stages, "elementwise") if len(stages) > 1 else stages[0]]
