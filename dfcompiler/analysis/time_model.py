@@ -3,9 +3,10 @@
 A kernel's time is a weighted sum of features, each the seconds that one resource would take alone:
 
     fma       multiply-adds of the register tile, of the busiest thread
-    stream    bytes of weights, keys and values from beyond the L2
-    longer    the longer of these two: they overlap where hardware prefetches
-    values    bytes of activations read and written
+    stream    bytes of weights, from the last-level cache as far as it keeps them, else from memory
+    longer    the longer of these two: they overlap where kernels prefetch
+    values    bytes of activations read and written, at the rate of the L2
+    beyond    the part of them that a thread's L2 does not hold
     work      vector instructions on elements: exp, erf, division count several
     tasks     calls of the kernel's inner function
     meet      the meeting of the threads at the end
@@ -30,7 +31,7 @@ from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, State
 from dfcompiler.ir.types import TensorType
 
-FEATURES = ("fma", "stream", "longer", "values", "work", "tasks", "meet")
+FEATURES = ("fma", "stream", "longer", "values", "beyond", "work", "tasks", "meet")
 Features: TypeAlias = dict[str, float]
 Types: TypeAlias = tuple[TensorType, ...]
 
@@ -45,12 +46,12 @@ INSTRUCTIONS = {
 """Vector instructions for one vector of elements; every other element-wise operator takes one."""
 
 DEFAULT_WEIGHTS: dict[str, Features] = {
-    "packed product": {"fma": 0.1, "stream": 0.25, "longer": 1.0, "values": 0.5, "work": 1.0},
+    "packed product": {"fma": 0.1, "stream": 0.1, "longer": 0.9, "values": 1.0, "work": 1.0},
     "product": {"fma": 1.15, "stream": 1.0, "values": 0.5, "work": 1.0},
-    "attention": {"fma": 1.5, "stream": 0.5, "values": 0.5, "work": 1.5},
-    "rows": {"values": 0.8, "work": 1.0},
-    "elements": {"values": 0.8, "work": 1.0},
-    "movement": {"values": 1.0, "work": 2.0},
+    "attention": {"fma": 1.4, "values": 1.0, "beyond": 0.5, "work": 1.2},
+    "rows": {"values": 1.0, "beyond": 0.3, "work": 2.0},
+    "elements": {"values": 1.0, "beyond": 0.5, "work": 1.0},
+    "movement": {"values": 1.0, "beyond": 0.5, "work": 4.0},
 }
 """Weights of a machine that was not calibrated; threads always meet, tasks take 50 ns."""
 
@@ -70,7 +71,9 @@ class KernelTime:
     seconds: float
 
 
-def predicted_s(op: Op, types: Types, sizes: Mapping[str, int], machine: Machine) -> float:
+def predicted_s(
+    op: Op, types: Types, sizes: Mapping[str, int], machine: Machine, weight_bytes: int = 0
+) -> float:
     """Seconds of one run of an operator.
 
     Args:
@@ -78,26 +81,40 @@ def predicted_s(op: Op, types: Types, sizes: Mapping[str, int], machine: Machine
         types: of its inputs, in order.
         sizes: values of the symbols in the types.
         machine: rates and weights.
+        weight_bytes: of all weights that a call reads: more than a cache keeps come from memory.
     """
     bound = tuple(_bound(tensor, sizes) for tensor in types)
-    return kernel_s(_bound_op(op, sizes), bound, machine)
+    return kernel_s(_bound_op(op, sizes), bound, machine, weight_bytes)
 
 
 def program_times(
     program: Program, sizes: Mapping[str, int], machine: Machine
 ) -> tuple[KernelTime, ...]:
     """The predicted time of every operator, in program order."""
-    return tuple(_listed(program.body, Concrete(program, sizes), machine))
+    concrete = Concrete(program, sizes)
+    return tuple(_listed(program.body, concrete, machine, weights_of(program)))
 
 
-def kernel_s(op: Op, types: Types, machine: Machine) -> float:
+def weights_of(program: Program) -> int:
+    """Bytes of the weights that a call reads whole; of a table it picks rows."""
+    whole = {name for op in program.ops() if op.kind != "gather" for name in op.inputs}
+    return sum(bytes_of(c.type) for c in program.weights if f"@{c.name}" in whole)
+
+
+def kernel_s(op: Op, types: Types, machine: Machine, weight_bytes: int = 0) -> float:
     """Seconds of one run of an operator whose types are concrete."""
     family = family_of(op, types)
     if not family:
         return 0.0
     weights = machine.weights.get(family) or {"meet": 1.0, "tasks": 1.0, **DEFAULT_WEIGHTS[family]}
-    found = features(op, types, machine)
+    found = features(op, types, machine, weight_bytes)
     return sum(weights.get(name, 0.0) * value for name, value in found.items())
+
+
+def stream_s_per_byte(machine: Machine, weight_bytes: int) -> float:
+    """Seconds for a byte of `weight_bytes` that every call reads once."""
+    kept = min(1.0, machine.l3_bytes / weight_bytes) if weight_bytes else 1.0
+    return kept / machine.l3_rate + (1 - kept) / machine.memory_rate
 
 
 def family_of(op: Op, types: Types) -> str:
@@ -119,11 +136,12 @@ def family_of(op: Op, types: Types) -> str:
     return "rows" if op.kind.startswith("reduce_") else "elements"
 
 
-def features(op: Op, types: Types, machine: Machine) -> Features:
+def features(op: Op, types: Types, machine: Machine, weight_bytes: int = 0) -> Features:
     """Seconds that each resource would take alone, for an operator with concrete types."""
     product = _product(op, types)
     if product is not None:
         found = _product_features(op, types, product, machine)
+        found["stream"] *= stream_s_per_byte(machine, weight_bytes)
     elif op.kind == "attention":
         found = _attention_features(op, types, machine)
     else:
@@ -167,13 +185,12 @@ def _product_features(
     busiest = ceil(tasks / machine.threads) / tasks
     fma = 2 * batch * rows * depth * panels * tile[1] * busiest / machine.tile_flops
     other = sum(map(bytes_of, types)) - bytes_of(b)
-    steps = tasks * ceil(rows / blocks / tile[0]) * ceil(depth / tile[2])
     return {
         "fma": fma,
-        "stream": bytes_of(b) * blocks / machine.stream_rate,
-        "values": _value_s(other + bytes_of(op.type), machine),
+        "stream": bytes_of(b) * blocks,
+        **_value_features(other + bytes_of(op.type), machine),
         "work": _work_s([i for i in op.region if i.kind not in ("matmul", "dequantize")], machine),
-        "tasks": steps * busiest * _TASK_S,
+        "tasks": tasks * busiest * _TASK_S,
     }
 
 
@@ -185,14 +202,15 @@ def _attention_features(op: Op, types: Types, machine: Machine) -> Features:
     batch, heads, queries, width = map(int, q.shape)
     keys, value_width = int(k.shape[2]), int(v.shape[3])
     seen = 0.5 if op.attr("causal", False) and queries == keys else 1.0
-    scores = batch * heads * queries * keys * seen
+    lanes = machine.vector_bytes // 4  # queries lie side by side
+    scores = batch * heads * ceil(queries / lanes) * lanes * keys * seen
     tasks = batch * heads * ceil(queries / 64)
     busiest = ceil(tasks / machine.threads) / tasks
-    vectors = scores / (machine.vector_bytes / 4) * busiest
+    vectors = scores / lanes * busiest
     return {
         "fma": 2 * scores * (width + value_width) * busiest / machine.tile_flops,
-        "stream": (bytes_of(k) + bytes_of(v)) / machine.stream_rate,
-        "values": _value_s(bytes_of(q) + bytes_of(op.type), machine),
+        "stream": 0.0,
+        **_value_features(sum(map(bytes_of, (q, k, v, op.type))), machine),
         "work": vectors * (INSTRUCTIONS["exp"] + 6) * machine.vector_s,
         "tasks": tasks * busiest * _TASK_S,
     }
@@ -207,7 +225,7 @@ def _element_features(op: Op, types: Types, machine: Machine) -> Features:
     return {
         "fma": 0.0,
         "stream": 0.0,
-        "values": _value_s(read + written, machine),
+        **_value_features(read + written, machine),
         "work": _work_s(elements, machine),
         "tasks": 0.0,
     }
@@ -230,12 +248,15 @@ def _work_s(ops: Sequence[Op], machine: Machine) -> float:
     return total / machine.vector_bytes * machine.vector_s / machine.threads
 
 
-def _value_s(moved: int, machine: Machine) -> float:
-    """Activations: from the L2 while a thread's share fits there, from beyond otherwise."""
+def _value_features(moved: int, machine: Machine) -> Features:
+    """Activations: from a thread's L2 while its share is there from the kernel before.
+
+    Caches that drop the oldest line lose all of what is read in order soon after it outgrows them:
+    from 4/5 of the L2 to 11/10 of it the share moves beyond.
+    """
     share = moved / machine.threads
-    if share <= machine.l2_bytes / 2:
-        return share / machine.l2_rate
-    return moved / machine.stream_rate
+    outside = min(1.0, max(0.0, (share / machine.l2_bytes - 0.8) / 0.3))
+    return {"values": share / machine.l2_rate, "beyond": outside * moved / machine.l3_rate}
 
 
 # ------------------------------------------------------------------------------- binding, programs
@@ -255,33 +276,35 @@ def _bound_op(op: Op, sizes: Mapping[str, int]) -> Op:
     return replace(op, type=_bound(op.type, sizes), region=region)
 
 
-def _listed(blocks: tuple[Block, ...], concrete: Concrete, machine: Machine) -> list[KernelTime]:
+def _listed(
+    blocks: tuple[Block, ...], concrete: Concrete, machine: Machine, weights: int
+) -> list[KernelTime]:
     found: list[KernelTime] = []
     for block in blocks:
         match block:
             case State():
                 found += [
-                    KernelTime(original, 1, kernel_s(op, types, machine))
+                    KernelTime(original, 1, kernel_s(op, types, machine, weights))
                     for original, (op, types) in zip(
                         block.ops, concrete.typed_ops(block), strict=True
                     )
                 ]
             case Branch():
-                found += _listed(block.then, concrete, machine)
-                found += _listed(block.orelse, concrete, machine)
+                found += _listed(block.then, concrete, machine, weights)
+                found += _listed(block.orelse, concrete, machine, weights)
             case Loop():
-                found += _looped(block, concrete, machine)
+                found += _looped(block, concrete, machine, weights)
     return found
 
 
-def _looped(loop: Loop, concrete: Concrete, machine: Machine) -> list[KernelTime]:
+def _looped(loop: Loop, concrete: Concrete, machine: Machine, weights: int) -> list[KernelTime]:
     """All iterations; each is looked at where extents depend on the loop's variable."""
     values = concrete.iterations(loop)
     same = not mentions(loop.body, loop.variable)
     totals: dict[int, KernelTime] = {}
     for value in values[:1] if same else values:
         with concrete.bound(loop.variable, value):
-            for number, one in enumerate(_listed(loop.body, concrete, machine)):
+            for number, one in enumerate(_listed(loop.body, concrete, machine, weights)):
                 before = totals.get(number, KernelTime(one.op, 0, 0.0))
                 runs, seconds = before.runs + one.runs, before.seconds + one.seconds
                 totals[number] = KernelTime(one.op, runs, seconds)

@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "codegen": {"ir", "lowering", "pipeline"},
     "runtime": set(),
     "report": {"ir", "analysis", "pipeline", "lowering", "codegen", "runtime"},
-    "reference": {"ir", "importers", "codegen", "runtime"},
+    "reference": {"ir", "importers", "analysis", "codegen", "runtime"},
 }
 """What each room may import besides itself, `errors` and `target`."""
 

@@ -54,7 +54,7 @@ def test_a_product_reaches_no_more_than_its_ceiling() -> None:
 
 
 def test_one_row_costs_the_stream_of_the_weight() -> None:
-    stream = 4 * 768 * 768 / MACHINE.stream_rate
+    stream = 4 * 768 * 768 / MACHINE.l3_rate
     assert 1 <= seconds(1)[0] / stream < 2
 
 
