@@ -60,12 +60,14 @@ void attention(long batch, long heads, long key_heads, long queries, long keys, 
         const Matrix<const float> qs{q + from, width, 1};
         const Matrix<const float> ks{k + at, width, 1}, vs{v + at, width, 1};
         const Matrix<float> os{o + from, width, 1};
-        const long head = queries * width;
+        const long head = queries * width, at_head = keys * width;
         if (causal) {
-          task<float>(block, size, scale, true, qs, head, ks, vs, NoMask{}, os, head);
+          task<float>(block, size, scale, true, qs, head, ks, at_head, vs, at_head, NoMask{}, os,
+                      head);
         } else {
           const AdditiveMask<float> hidden{mask + b * keys, 0, 1, 0};
-          task<float>(block, size, scale, false, qs, head, ks, vs, hidden, os, head);
+          task<float>(block, size, scale, false, qs, head, ks, at_head, vs, at_head, hidden, os,
+                      head);
         }
       }
 }

@@ -33,8 +33,8 @@ void attend(const long* n, double scale, const long* strides, const T* q, const 
         if constexpr (!std::is_same_v<M, NoMask>) local.data += b * sm[0] + h * group * sm[1];
         task<T>(block, size, T(scale), causal,
                 Matrix<const T>{q + b * sq[0] + h * group * sq[1], sq[2], sq[3]}, sq[1],
-                Matrix<const T>{k + b * sk[0] + h * sk[1], sk[2], sk[3]},
-                Matrix<const T>{v + b * sv[0] + h * sv[1], sv[2], sv[3]}, local,
+                Matrix<const T>{k + b * sk[0] + h * sk[1], sk[2], sk[3]}, sk[1],
+                Matrix<const T>{v + b * sv[0] + h * sv[1], sv[2], sv[3]}, sv[1], local,
                 Matrix<T>{o + b * so[0] + h * group * so[1], so[2], so[3]}, so[1]);
       }
 }

@@ -13,21 +13,39 @@ namespace dfc::attention {
 
 inline long tasks(const Sizes& size) { return (size.group * size.queries + PANEL - 1) / PANEL; }
 
+// The panel that task `index` computes. Above the diagonal nothing is computed: neighbours take
+// panels from both ends, so that any range of tasks is as much work as another of its length.
+inline long panel_of(long index, long panels, bool causal) {
+  return !causal ? index : index % 2 ? panels - 1 - index / 2 : index / 2;
+}
+
 // Task `index` of one key head. q, mask and o point to the first query head of the group.
 template <class T, class Mask>
 void task(long index, const Sizes& size, T scale, bool causal, Matrix<const T> q, long q_head,
-          Matrix<const T> k, Matrix<const T> v, const Mask& mask, Matrix<T> o, long o_head) {
+          Matrix<const T> k, long k_head, Matrix<const T> v, long v_head, const Mask& mask,
+          Matrix<T> o, long o_head) {
   if (FewRows<T, Mask>::suit(size, q, k)) {
     FewRows<T, Mask> rows(size, causal, mask);
     rows.run(scale, q, q_head, k, v, o, o_head);
     return;
   }
-  // Above the diagonal nothing is computed: neighbours take from both ends, so that any range of
-  // tasks is as much work as another.
-  if (causal) index = index % 2 ? tasks(size) - 1 - index / 2 : index / 2;
-  const long row0 = index * PANEL;
-  const long rows = std::min(PANEL, size.group * size.queries - row0);
-  Panel<T, Mask> panel(row0, rows, size, causal, mask);
+  const long panels = tasks(size), all = size.group * size.queries;
+  const long row0 = panel_of(index, panels, causal) * PANEL;
+  Panel<T, Mask> panel(row0, std::min(PANEL, all - row0), size, causal, mask);
+  // While one panel is computed, what this thread needs next is fetched: where the output goes,
+  // the next panel's queries, and a share of the next head's keys and values.
+  Later& later = panel.later();
+  const auto rows_of = [&](auto x, long head_stride, long row) {
+    return x.data + row / size.queries * head_stride + row % size.queries * x.row_stride;
+  };
+  later.add(rows_of(o, o_head, row0), o.row_stride, std::min(PANEL, all - row0), size.value_width);
+  const bool last = index + 1 == panels;
+  const long next = panel_of(last ? 0 : index + 1, panels, causal) * PANEL;
+  later.add(rows_of(q, q_head, next) + (last ? size.group * q_head : 0), q.row_stride,
+            std::min(PANEL, all - next), size.width);
+  const long from = index * size.keys / panels, to = (index + 1) * size.keys / panels;
+  later.add(k.data + k_head + from * k.row_stride, k.row_stride, to - from, size.width);
+  later.add(v.data + v_head + from * v.row_stride, v.row_stride, to - from, size.value_width);
   panel.run(scale, q, q_head, k, v, o, o_head);
 }
 

@@ -196,6 +196,9 @@ class Panel {
     uniform_ = mask.row_stride == 0 && (mask.head_stride == 0 || head_[0] == head_[rows - 1]);
   }
 
+  // Rows that the next task of this thread reads.
+  Later& later() { return later_; }
+
   void run(T scale, Matrix<const T> q, long q_head, Matrix<const T> k, Matrix<const T> v,
            Matrix<T> o, long o_head) {
     const auto query = [&](long i) { return q.data + head_[i] * q_head + query_[i] * q.row_stride; };
@@ -301,9 +304,8 @@ class Panel {
       for (long rows; row < end; row += rows) {
         rows = std::min(STEP, end - row);
         detail::prefetch_rows(k, row + STEP, std::min(STEP, keys_[vectors_ - 1] - row - STEP), depth);
-        detail::prefetch_rows(v, row, rows, size_.value_width);
         product<T>(row, row + rows, vectors_ - vector, all, keys, queries_, PANEL, update,
-                   vector * L);
+                   vector * L, later_);
       }
     }
   }
@@ -388,11 +390,12 @@ class Panel {
     const detail::Output<T> update{output_, first_ ? nullptr : factor_, padded};
     const auto depth = [&](long row) { return keys_[row / L]; };
     const ByLanes<T, PANEL> weights{scores_};
-    product<T>(0, rows_, padded / L, depth, weights, values_, padded, update, 0);
+    product<T>(0, rows_, padded / L, depth, weights, values_, padded, update, 0, later_);
     first_ = false;
   }
 
   Sizes size_;
+  Later later_;
   long rows_, vectors_, begin_, end_;
   Mask mask_;
   bool uniform_, first_, transposed_;

@@ -127,12 +127,13 @@ class FewRows {
     const detail::Output<T> update{output_, further ? factor_ : nullptr, padded};
     const auto depth = [&](long) { return keys; };
     const ByRows<T> weights{scores_, BLOCK};
+    Later later;
     const long whole = v.column_stride == 1 ? width / L * L : 0;
-    product<T>(0, rows_, whole / L, depth, weights, v.data, v.row_stride, update, 0);
+    product<T>(0, rows_, whole / L, depth, weights, v.data, v.row_stride, update, 0, later);
     for (long j = whole; j < width; j += L) {
       pack(v.data + j * v.column_stride, v.row_stride, v.column_stride, keys,
            std::min<long>(L, width - j), tail_, L, L);
-      product<T>(0, rows_, 1, depth, weights, tail_ - j, L, update, j);
+      product<T>(0, rows_, 1, depth, weights, tail_ - j, L, update, j, later);
     }
   }
 

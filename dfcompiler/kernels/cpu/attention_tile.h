@@ -47,47 +47,98 @@ struct ByLanes {
   DFC_INLINE T operator()(long row, long k) const { return data[k * STRIDE + row]; }
 };
 
+// Rows of memory that are needed later: a tile asks for two cache lines of one every four steps.
+struct Ahead {
+  const char* data;
+  long stride;
+};
+
+// What is needed later, handed out to tiles: up to four matrices, two lines of each row at a time.
+class Later {
+ public:
+  template <class T>
+  void add(const T* data, long row_stride, long rows, long width) {
+    const long pairs = (width * long(sizeof(T)) + 127) / 128;
+    if (rows > 0)
+      parts_[count_++] = {reinterpret_cast<const char*>(data), row_stride * long(sizeof(T)), rows,
+                          pairs};
+  }
+
+  Ahead take(long rows) {
+    if (next_ == count_) return {reinterpret_cast<const char*>(this), 0};
+    const Part& part = parts_[next_];
+    const Ahead ahead{part.data + pair_ * 128 + row_ * part.stride, part.stride};
+    row_ += rows;
+    if (row_ >= part.rows) {
+      row_ = 0;
+      if (++pair_ == part.pairs) pair_ = 0, ++next_;
+    }
+    return ahead;
+  }
+
+ private:
+  struct Part {
+    const char* data;
+    long stride, rows, pairs;
+  };
+  Part parts_[4];
+  int count_ = 0, next_ = 0;
+  long row_ = 0, pair_ = 0;
+};
+
+template <class T, int R, int V, class A>
+DFC_INLINE void step(vec<T> (&sum)[R][V], const A& a, long k, const T* b) {
+  vec<T> line[V];
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) line[v] = load(b + v * lanes<T>);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    const T x = a(r, k);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] += x * line[v];
+  }
+}
+
 template <class T, int R, int V, class A, class Update>
-DFC_OUTLINE void tile(long depth, A a, const T* b, long ldb, Update update) {
-  constexpr int L = lanes<T>;
+DFC_OUTLINE void tile(long depth, A a, const T* b, long ldb, Update update, Ahead ahead) {
   vec<T> sum[R][V];
   update.template start<R, V>(sum);
+  long k = 0;
+  for (; k + 4 <= depth; k += 4) {
+    __builtin_prefetch(ahead.data, 0, 2);
+    __builtin_prefetch(ahead.data + 64, 0, 2);
+    ahead.data += ahead.stride;
 #pragma GCC unroll 4
-  for (long k = 0; k < depth; ++k) {
-    vec<T> line[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) line[v] = load(b + k * ldb + v * L);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const T x = a(r, k);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] += x * line[v];
-    }
+    for (int i = 0; i < 4; ++i) step<T, R, V>(sum, a, k + i, b + (k + i) * ldb);
   }
+  for (; k < depth; ++k) step<T, R, V>(sum, a, k, b + k * ldb);
   update.template finish<R, V>(sum);
 }
 
 // Rows [row, end) of C, in tiles of R rows, then of fewer. `depth(r)` steps of k count for the rows
 // up to r.
-template <class T, int R, int V, class Depth, class A, class Update>
+template <class T, int R, int V, class Depth, class A, class Update, class Later>
 DFC_INLINE void row_tiles(long row, long end, const Depth& depth, const A& a, const T* b, long ldb,
-                          const Update& update, long column) {
-  for (; row + R <= end; row += R)
-    tile<T, R, V>(depth(row + R - 1), a.at(row), b, ldb, update.at(row, column));
+                          const Update& update, long column, Later& later) {
+  for (; row + R <= end; row += R) {
+    const long steps = depth(row + R - 1);
+    tile<T, R, V>(steps, a.at(row), b, ldb, update.at(row, column), later.take(steps / 4));
+  }
   if constexpr (R > 1)
     if (row < end)
-      row_tiles<T, fewer_rows(R), V>(row, end, depth, a, b, ldb, update, column);
+      row_tiles<T, fewer_rows(R), V>(row, end, depth, a, b, ldb, update, column, later);
 }
 
 // C[row:end, column: + vectors], in tiles of V vectors, then of fewer.
-template <class T, int V = TILE_VECTORS, class Depth, class A, class Update>
+template <class T, int V = TILE_VECTORS, class Depth, class A, class Update, class Later>
 void product(long row, long end, long vectors, const Depth& depth, const A& a, const T* b, long ldb,
-             const Update& update, long column) {
+             const Update& update, long column, Later& later) {
   constexpr int L = lanes<T>;
   for (; vectors >= V; vectors -= V, column += V * L)
-    row_tiles<T, tile_rows<V>, V>(row, end, depth, a, b + column, ldb, update, column);
+    row_tiles<T, tile_rows<V>, V>(row, end, depth, a, b + column, ldb, update, column,
+                               later);
   if constexpr (V > 1)
-    if (vectors > 0) product<T, V / 2>(row, end, vectors, depth, a, b, ldb, update, column);
+    if (vectors > 0) product<T, V / 2>(row, end, vectors, depth, a, b, ldb, update, column, later);
 }
 
 }  // namespace dfc::attention
