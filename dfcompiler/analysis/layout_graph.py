@@ -89,14 +89,13 @@ class Step:
     Attributes:
         way: how it is done.
         conversions: copies made just before it.
-        runner_up: the best other way; None if there is none.
-        price_s: by how much a solution with that other way is dearer than the best one.
+        others: the other ways, the best first, each with the seconds by which the best solution
+            with it is dearer than the best one.
     """
 
     way: Way
     conversions: tuple[Conversion, ...]
-    runner_up: Way | None
-    price_s: float
+    others: tuple[tuple[Way, float], ...]
 
 
 @dataclass(frozen=True)
@@ -129,18 +128,18 @@ def solve(problem: Problem) -> Solution:
         min(graph[a][b].values(), key=lambda edge: (edge["weight"], edge["number"]))
         for a, b in pairwise(path)
     ]
-    others: dict[int, tuple[float, Way]] = {}
+    totals: list[dict[Way, float]] = [{} for _ in problem.operators]
     for a, b, edge in graph.edges(data=True):
-        position = a[0]
-        if position == len(problem.operators) or edge["way"] == chosen[position]["way"]:
+        position, way = a[0], edge["way"]
+        if way is None or way == chosen[position]["way"] or a not in before or b not in behind:
             continue
-        total = before.get(a, float("inf")) + edge["weight"] + behind.get(b, float("inf"))
-        if total < others.get(position, (float("inf"),))[0]:
-            others[position] = (total, edge["way"])
+        total = before[a] + edge["weight"] + behind[b]
+        totals[position][way] = min(total, totals[position].get(way, total))
     steps = []
-    for position, edge in enumerate(chosen[:-1]):
-        total, other = others.get(position, (best, None))
-        steps.append(Step(edge["way"], edge["conversions"], other, total - best))
+    for found, edge in zip(totals, chosen, strict=False):
+        prices = ((way, total - best) for way, total in found.items())
+        others = tuple(sorted(prices, key=lambda pair: pair[1]))
+        steps.append(Step(edge["way"], edge["conversions"], others))
     return Solution(best, tuple(steps), chosen[-1]["conversions"])
 
 

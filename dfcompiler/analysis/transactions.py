@@ -1,8 +1,8 @@
 """What reading or writing a tensor in some order costs, by the transactions that it takes.
 
-A memory serves whole lines. Walking a tensor along its physical order takes a line after the other;
-walking it in another order takes runs of neighbours, each of at least a line, and the rest of a
-line is moved in vain.
+A memory serves whole lines. Walking a tensor along its physical order takes one line after the
+other; walking it in another order takes runs of neighbours. The rest of a run's last line is moved
+in vain, unless it is still in fast memory when the walk comes back to it.
 
     seconds = max(bytes / bandwidth, transactions · latency / concurrency) + overhead
 """
@@ -30,6 +30,7 @@ class Memory:
         latency_s: seconds from asking for a line to having it.
         concurrency: lines that can be on their way at once.
         overhead_s: seconds for a kernel to begin and end.
+        fast_bytes: the faster memory in front of it, of one thread.
     """
 
     bandwidth: float
@@ -37,24 +38,40 @@ class Memory:
     latency_s: float
     concurrency: float
     overhead_s: float
+    fast_bytes: int
 
     @staticmethod
     def nominal(machine: Machine) -> Memory:
-        """A memory as specified: the same for equal machines.
+        """The last-level cache behind the L2 of each core, as specified.
 
         A core has a dozen lines on their way, and waits 100 ns for one.
         """
         line = LINE_BYTES[machine.name.partition(":")[0]]
-        return Memory(machine.stream_rate, line, 100e-9, 12.0 * machine.threads, machine.meet_s)
+        return Memory(
+            bandwidth=machine.l3_rate,
+            line_bytes=line,
+            latency_s=100e-9,
+            concurrency=12.0 * machine.threads,
+            overhead_s=machine.meet_s,
+            fast_bytes=machine.l2_bytes,
+        )
 
-    def access_s(self, total_bytes: int, run_bytes: int) -> float:
-        """Seconds of touching `total_bytes` in runs of `run_bytes` neighbours."""
+    def run_s(self, total_bytes: int, run_bytes: int) -> float:
+        """Seconds of touching `total_bytes` in runs of `run_bytes` neighbours, each on its own."""
         if not total_bytes:
             return 0.0
         run = max(1, min(run_bytes, total_bytes))
         transactions = ceil(total_bytes / run) * ceil(run / self.line_bytes)
         moved = transactions * self.line_bytes
         return max(moved / self.bandwidth, transactions * self.latency_s / self.concurrency)
+
+    def walk_s(self, tensor: TensorType, layout: Layout, order: Sequence[int]) -> float:
+        """Seconds of walking a concrete tensor in `layout` along the axes in `order`."""
+        total = int(tensor.with_shape(tensor.shape).stored_bytes)
+        run, between = runs(tensor, layout, order)
+        if between * self.line_bytes <= self.fast_bytes:
+            run = max(run, self.line_bytes)
+        return self.run_s(total, run)
 
     def copy_s(self, tensor: TensorType, source: Layout, target: Layout) -> float:
         """Seconds of a kernel that changes the order of a concrete tensor.
@@ -63,23 +80,30 @@ class Memory:
         takes strips of whole lines, so that no line is read twice.
         """
         total = int(tensor.with_shape(tensor.shape).stored_bytes)
-        order = target.permutation(tensor.rank)
-        run = max(run_bytes(tensor, source, order), self.line_bytes)
-        return self.access_s(total, run) + self.access_s(total, total) + self.overhead_s
+        run, _ = runs(tensor, source, target.permutation(tensor.rank))
+        read = self.run_s(total, max(run, self.line_bytes))
+        return read + self.run_s(total, total) + self.overhead_s
 
 
-def run_bytes(tensor: TensorType, layout: Layout, order: Sequence[int]) -> int:
-    """Bytes that lie together when a concrete tensor in `layout` is walked in `order`.
+def runs(tensor: TensorType, layout: Layout, order: Sequence[int]) -> tuple[int, int]:
+    """Bytes that lie together when a tensor is walked, and runs until the walk comes back.
 
     Args:
-        tensor: shape and element type.
+        tensor: concrete shape and element type.
         layout: the physical order, without tiles.
         order: the axes from the outermost loop to the innermost one.
+
+    Returns:
+        Bytes of a run, and how many runs are walked before the one behind it in memory.
     """
     extents = tuple(map(int, tensor.shape))
     physical = [a for a in layout.permutation(tensor.rank) if extents[a] != 1]
     walked = [a for a in order if extents[a] != 1]
-    same = 0
-    while same < len(walked) and physical[-1 - same] == walked[-1 - same]:
-        same += 1
-    return prod(extents[a] for a in walked[len(walked) - same :]) * tensor.dtype.bytes
+    run = tensor.dtype.bytes
+    while walked and physical[-1] == walked[-1]:
+        run *= extents[walked.pop()]
+        physical.pop()
+    if not walked:
+        return run, 0
+    inside = walked[walked.index(physical[-1]) + 1 :]
+    return run, prod(extents[a] for a in inside)

@@ -457,7 +457,7 @@ def test_every_level_has_its_own_bound() -> None:
     target = parse_target("cpu:x86-64-v4")
     machine = Machine.nominal(target, threads=1)
     levels = levels_of(target, machine)
-    assert [level.name for level in levels] == ["registers", "L1", "L2"]
+    assert [level.name for level in levels] == ["registers", "L1", "L2", "L3"]
     assert levels[0].fast_bytes == 32 * 64
     program = program_of(
         """@y: f32[2048, 2048] = matmul @x, @w
@@ -478,8 +478,8 @@ def test_every_level_has_its_own_bound() -> None:
     assert all(level.ratio is not None and level.ratio >= 1 for level in product.levels)
     assert product.binding == "arithmetic"
     assert product.least_s == 2 * 2048**3 / machine.tile_flops
-    assert chain.binding == "L2"
-    assert chain.least_s == 2 * 4 * 2048**2 / machine.stream_rate
+    assert chain.binding == "L3"
+    assert chain.least_s == 2 * 4 * 2048**2 / machine.memory_rate
 
 
 def test_the_table_of_bounds_shows_one_line_for_equal_kernels() -> None:

@@ -24,28 +24,30 @@ from dfcompiler.target import CpuTarget
 
 @dataclass(frozen=True)
 class Level:
-    """A fast memory of one core.
+    """A fast memory of each core, or of all.
 
     Attributes:
         name: such as ``L1``.
         fast_bytes: its size.
-        rate: bytes a second that reach it from behind, for one core.
+        rate: bytes a second that reach all memories of this level from behind.
+        count: how many there are.
     """
 
     name: str
     fast_bytes: int
     rate: float
+    count: int
 
 
 def levels_of(target: CpuTarget, machine: Machine) -> tuple[Level, ...]:
-    """Registers, L1 and L2 of one core; an instruction loads one vector."""
-    registers = 32 if target.vector_bytes == 64 else 16
+    """Registers, L1 and L2 of each core, and the L3; an instruction loads one vector."""
+    registers, cores = (32 if target.vector_bytes == 64 else 16), machine.threads
+    load_rate = machine.vector_bytes / machine.vector_s * cores
     return (
-        Level(
-            "registers", registers * target.vector_bytes, machine.vector_bytes / machine.vector_s
-        ),
-        Level("L1", target.l1_bytes, machine.l2_rate),
-        Level("L2", target.l2_bytes, machine.stream_rate / machine.threads),
+        Level("registers", registers * target.vector_bytes, load_rate, cores),
+        Level("L1", target.l1_bytes, machine.l2_rate * cores, cores),
+        Level("L2", machine.l2_bytes, machine.l3_rate, cores),
+        Level("L3", machine.l3_bytes, machine.memory_rate, 1),
     )
 
 
@@ -143,9 +145,9 @@ def _bounds(
         block = best_block(level.fast_bytes * 8 // min(widths)) if widths else None
         moved = moved_bytes(op, types, level.fast_bytes)
         rows.append(LevelBound(level, bound, theorem, moved, block))
-        # Several cores with a memory each move no less than one with all of it.
-        together, _ = op_bound(op, types, level.fast_bytes * machine.threads)
-        seconds[level.name] = (together or 0) / (level.rate * machine.threads)
+        # Several memories move no less than one as large as all of them.
+        together, _ = op_bound(op, types, level.fast_bytes * level.count)
+        seconds[level.name] = (together or 0) / level.rate
     binding = max(seconds, key=lambda name: seconds[name])
     compulsory = None if rows and rows[0].bound_bytes is None else compulsory_bytes(op, types)
     return KernelBounds(
