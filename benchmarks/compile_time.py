@@ -1,4 +1,7 @@
-"""What compiling MiniLM costs: seconds cold and cached, peak memory, milliseconds to load."""
+"""What compiling costs: seconds cold and cached, peak memory, code, milliseconds to load, by depth.
+
+Every compile has a process of its own; the imports of Python packages are part of its seconds.
+"""
 
 from __future__ import annotations
 
@@ -15,57 +18,67 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import record
+from benchmarks import built, record
 
-BUILD = Path("build")
 LOADS = 15
+DEEP = 48
+"""Layers of the deep BERT-base."""
+
+MODELS = {"minilm": "MiniLM", "bert_base": "BERT-base", f"bert_base_{DEEP}": f"BERT-base × {DEEP}"}
+TIMES = {"minilm": 3, "bert_base": 3, f"bert_base_{DEEP}": 2}
+"""Processes for each figure."""
 
 
 def main() -> None:
     """Compiles in fresh processes and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--child", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="*", default=list(MODELS), choices=MODELS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(_compile_here(_exported(), options.child)))
+        print(json.dumps(_compile_here(*options.child)))
         return
-    model = _exported()
-    cold, cached = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.repeats):
-            cache = Path(folder) / "cache"
-            shutil.rmtree(cache, ignore_errors=True)
-            cold.append(_child(Path(folder), cache))
-            cached.append(_child(Path(folder), cache))
-        loads = _load_ms(Path(folder) / "m.dfc")
-        weights = (Path(folder) / "m.dfc" / "weights.bin").stat().st_size
     data = {
-        "model": model.name,
         "machine": record.machine(),
-        "weights_bytes": weights,
-        "cold": cold,
-        "cached": cached,
-        "load_ms": loads,
+        "models": {name: _measured(name) for name in MODELS if name in options.only},
     }
     record.write("compile_time", data, _text(data))
 
 
-def _exported() -> Path:
-    path = BUILD / "minilm.onnx"
-    if path.is_file():
-        return path
-    from models import minilm
+def _measured(name: str) -> dict[str, Any]:
+    model = _exported(name)
+    cold, cached = [], []
+    with tempfile.TemporaryDirectory(dir=built.BUILD) as scratch:
+        folder, cache = Path(scratch) / "m.dfc", Path(scratch) / "cache"
+        for _ in range(TIMES[name]):
+            shutil.rmtree(cache, ignore_errors=True)
+            cold.append(_child(model, folder, cache))
+            cached.append(_child(model, folder, cache))
+        return {
+            "cold": cold,
+            "cached": cached,
+            "load_ms": _load_ms(folder),
+            "weights_bytes": (folder / "weights.bin").stat().st_size,
+            "code_bytes": _code_bytes(folder / "model.so"),
+            "source_bytes": sum(f.stat().st_size for f in (folder / "src").rglob("*.cpp")),
+        }
 
-    return minilm.export_onnx(path)
+
+def _exported(name: str) -> Path:
+    if name != f"bert_base_{DEEP}":
+        return built.exported(name)
+    from models import bert_base
+
+    path = built.BUILD / f"{name}.onnx"
+    return path if path.is_file() else bert_base.export_onnx(path, DEEP)
 
 
-def _child(folder: Path, cache: Path) -> dict[str, Any]:
+def _child(model: Path, folder: Path, cache: Path) -> dict[str, Any]:
     """One compile in a process of its own."""
-    shutil.rmtree(folder / "m.dfc", ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.compile_time", "--child", str(folder / "m.dfc")],
+        [sys.executable, "-m", "benchmarks.compile_time", "--child", str(model), str(folder)],
         env={**os.environ, "DFC_CACHE_DIR": str(cache)},
         capture_output=True,
         text=True,
@@ -88,6 +101,12 @@ def _compile_here(model: Path, out: Path) -> dict[str, Any]:
     }
 
 
+def _code_bytes(library: Path) -> int:
+    """Bytes of instructions and constants."""
+    done = subprocess.run(["size", str(library)], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[1].split()[0])
+
+
 def _load_ms(artifact: Path) -> list[float]:
     """Each load in a process of its own, numpy being there already."""
     code = (
@@ -101,30 +120,75 @@ def _load_ms(artifact: Path) -> list[float]:
     ]
 
 
-def _text(data: dict[str, Any]) -> str:
-    def middle(kind: str, key: str) -> float:
-        return median(run[key] for run in data[kind])
+def _middle(model: dict[str, Any], kind: str, key: str) -> float:
+    return median(run[key] for run in model[kind])
 
-    weights = data["weights_bytes"]
-    rows = [
-        (
-            kind,
-            f"{middle(kind, 'compile_s'):.2f}",
-            f"{middle(kind, 'process_s'):.2f}",
-            f"{middle(kind, 'peak_bytes') * 1e-6:.0f} MB",
-            f"{middle(kind, 'peak_bytes') / weights:.2f}",
-            f"{middle(kind, 'compiler_peak_bytes') * 1e-6:.0f} MB",
-        )
-        for kind in ("cold", "cached")
-    ]
-    header = ("cache", "compile s", "whole process s", "peak memory", "per weights", "g++ peak")
+
+def _text(data: dict[str, Any]) -> str:
+    header = (
+        "model",
+        "weights",
+        "cold s",
+        "whole process s",
+        "cached s",
+        "peak memory",
+        "per weights",
+        "g++ peak",
+        "code",
+        "source",
+        "load ms",
+    )
+    rows = [_row(name, model) for name, model in data["models"].items()]
     return (
-        f"# Compiling {data['model']}\n\n"
-        f"{record.machine_line(data['machine'])}"
-        "Imports of Python packages are part of the seconds. Medians of "
-        f"{len(data['cold'])} processes each. Weights {weights * 1e-6:.0f} MB; load "
-        f"{median(data['load_ms']):.1f} ms (median of {len(data['load_ms'])} processes).\n\n"
+        "# Compiling\n\n"
+        "Medians of fresh processes; Python's imports are part of the seconds. "
+        f"{record.machine_line(data['machine'])}\n"
         + record.markdown_table(header, rows)
+        + _stages(data["models"])
+        + _depth(data["models"])
+    )
+
+
+def _row(name: str, model: dict[str, Any]) -> tuple[str, ...]:
+    peak = _middle(model, "cold", "peak_bytes")
+    return (
+        MODELS[name],
+        f"{model['weights_bytes'] * 1e-6:.0f} MB",
+        f"{_middle(model, 'cold', 'compile_s'):.2f}",
+        f"{_middle(model, 'cold', 'process_s'):.2f}",
+        f"{_middle(model, 'cached', 'compile_s'):.2f}",
+        f"{peak * 1e-6:.0f} MB",
+        f"{peak / model['weights_bytes']:.2f}",
+        f"{_middle(model, 'cold', 'compiler_peak_bytes') * 1e-6:.0f} MB",
+        f"{model['code_bytes'] * 1e-3:.0f} kB",
+        f"{model['source_bytes'] * 1e-3:.0f} kB",
+        f"{median(model['load_ms']):.1f}",
+    )
+
+
+def _stages(models: dict[str, Any]) -> str:
+    lines = []
+    for name, model in models.items():
+        stages = {
+            key: median(run["stages_s"][key] for run in model["cold"])
+            for key in model["cold"][0]["stages_s"]
+        }
+        listed = ", ".join(f"{stage} {elapsed:.2f}" for stage, elapsed in stages.items())
+        lines.append(f"* {MODELS[name]}, cold: {listed} s\n")
+    return "\n" + "".join(lines)
+
+
+def _depth(models: dict[str, Any]) -> str:
+    """Twelve layers against many."""
+    deep, plain = models.get(f"bert_base_{DEEP}"), models.get("bert_base")
+    if not deep or not plain:
+        return ""
+    seconds = _middle(deep, "cold", "compile_s") / _middle(plain, "cold", "compile_s")
+    code = deep["code_bytes"] / plain["code_bytes"]
+    weights = deep["weights_bytes"] / plain["weights_bytes"]
+    return (
+        f"\nBERT-base of {DEEP} layers against 12: {seconds:.2f} × the time, {code:.2f} × the code, "
+        f"{weights:.2f} × the weights.\n"
     )
 
 

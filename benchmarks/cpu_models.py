@@ -15,19 +15,17 @@ import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import record
+from benchmarks import built, record
 from benchmarks.cpu_model_tables import tables
 from dfcompiler.reference.difference import compare
 from dfcompiler.reference.engines import PEERS, Entry
 from dfcompiler.reference.timing import PAIRS, Race, race, ratio
 from dfcompiler.reference.worker import Worker
 
-BUILD = Path("build/bench")
 NAME = "cpu_models"
 ENCODERS = (
     *(("bert_base", shape) for shape in ((1, 16), (1, 128), (8, 128), (1, 512))),
@@ -103,12 +101,11 @@ def _kept(name: str, known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(case: Case, threads: int, rounds: int) -> dict[str, Any]:
-    builder = importlib.import_module(f"models.{case.model}")
-    inputs = builder.random_inputs(*case.shape)
+    inputs = built.random_inputs(case.model, case.shape)
     shapes = {name: array.shape for name, array in inputs.items()}
     sizes = dict(zip(("batch", "sequence"), case.shape, strict=True))
-    models = {"dfcompiler": str(_artifact(case))}
-    models |= {name: str(_exported(case.model)) for name in case.peers}
+    models = {"dfcompiler": str(built.artifact(case.model, case.target, case.precision))}
+    models |= {name: str(built.exported(case.model)) for name in case.peers}
     eager = {"torch", "inductor"} & set(case.peers)
     models |= dict.fromkeys(eager, f"models.{case.model}:build")
     with ExitStack() as stack:
@@ -172,29 +169,11 @@ def _result(
     }
 
 
-def _exported(model: str) -> Path:
-    path = BUILD / f"{model}.onnx"
-    if not path.is_file():
-        importlib.import_module(f"models.{model}").export_onnx(path)
-    return path
-
-
-def _artifact(case: Case) -> Path:
-    import dfcompiler
-
-    isa = case.target.rpartition(":")[2]
-    out = BUILD / f"{case.model}-{isa}-{case.precision}.dfc"
-    with dfcompiler.compile(
-        _exported(case.model), out, target=case.target, precision=case.precision, force=True
-    ) as model:
-        return model.path
-
-
 @cache
 def _program(model: str) -> Any:
     from dfcompiler import import_model
 
-    return import_model(_exported(model))
+    return import_model(built.exported(model))
 
 
 @cache
