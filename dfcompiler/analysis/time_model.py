@@ -106,9 +106,18 @@ def kernel_s(op: Op, types: Types, machine: Machine, weight_bytes: int = 0) -> f
     family = family_of(op, types)
     if not family:
         return 0.0
-    weights = machine.weights.get(family) or {"meet": 1.0, "tasks": 1.0, **DEFAULT_WEIGHTS[family]}
-    found = features(op, types, machine, weight_bytes)
+    return predict(family, features(op, types, machine, weight_bytes), machine)
+
+
+def predict(family: str, found: Features, machine: Machine) -> float:
+    """Seconds of a kernel of one family with these features."""
+    weights = machine.weights.get(family) or usual_weights(family)
     return sum(weights.get(name, 0.0) * value for name, value in found.items())
+
+
+def usual_weights(family: str) -> Features:
+    """The weights of a machine that was not calibrated; threads always meet."""
+    return {"meet": 1.0, "tasks": 1.0, **DEFAULT_WEIGHTS[family]}
 
 
 def stream_s_per_byte(machine: Machine, weight_bytes: int) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from scipy.optimize import nnls
@@ -19,19 +19,19 @@ from scipy.optimize import nnls
 from dfcompiler.analysis.concrete import Concrete
 from dfcompiler.analysis.machine import Machine
 from dfcompiler.analysis.time_model import (
-    DEFAULT_WEIGHTS,
     FEATURES,
     Features,
     family_of,
     features,
     stream_s_per_byte,
+    usual_weights,
     weights_of,
 )
 from dfcompiler.ir import Program, parse
 from dfcompiler.reference.sampling import sample_inputs
 from dfcompiler.runtime import Model
 
-Compile = Callable[[Program], Model]
+Compile: TypeAlias = Callable[[Program], Model]
 """Compiles a program to measure its operators (`dfcompiler.compile` with ``profile=True``)."""
 
 
@@ -77,7 +77,10 @@ class Sample:
 
 def calibrate(machine: Machine, compile_program: Compile, rounds: int = 9) -> Machine:
     """`machine` with rates and weights that were measured here, for its number of threads."""
-    measured = measure(machine, compile_program, rounds)
+    cases = prepared(machine, compile_program)
+    measured = measure_cases(cases, rounds)
+    for model, _, _ in cases:
+        model.close()
     rated = with_stream_rates(machine, measured)
     return replace(rated, weights=fit(s for one in measured for s in one.samples(rated)))
 
@@ -98,22 +101,22 @@ class Measured:
         return samples_of(self.program, self.sizes, self.seconds, machine)
 
 
-def measure(machine: Machine, compile_program: Compile, rounds: int) -> list[Measured]:
-    """Every encoder at every size; the sizes take turns, so that all see the same machine."""
-    with ExitStack() as stack:
-        cases = []
-        for encoder in ENCODERS:
-            model = stack.enter_context(compile_program(encoder_program(encoder)))
-            model.set_threads(machine.threads)
-            program = lowered_program(model.path)
-            for batch, tokens in encoder.sizes:
-                cases.append((model, program, {"B": batch, "S": tokens}))
-        return measure_cases(cases, rounds)
+Case: TypeAlias = tuple[Model, Program, Mapping[str, int]]
+"""A model that measures its operators, the program that it was lowered from, and sizes."""
 
 
-def measure_cases(
-    cases: Sequence[tuple[Model, Program, Mapping[str, int]]], rounds: int
-) -> list[Measured]:
+def prepared(machine: Machine, compile_program: Compile) -> list[Case]:
+    """Every encoder at every size."""
+    cases: list[Case] = []
+    for encoder in ENCODERS:
+        model = compile_program(encoder_program(encoder))
+        model.set_threads(machine.threads)
+        program = lowered_program(model.path)
+        cases += [(model, program, {"B": batch, "S": tokens}) for batch, tokens in encoder.sizes]
+    return cases
+
+
+def measure_cases(cases: Sequence[Case], rounds: int) -> list[Measured]:
     """The lower quartile of each operator's times: what else runs here only makes them longer."""
     times: list[list[list[float]]] = [[] for _ in cases]
     inputs = [sample_inputs(program, sizes) for _, program, sizes in cases]
@@ -179,7 +182,7 @@ def fit(samples: Iterable[Sample]) -> dict[str, Features]:
 def _fit(samples: Sequence[Sample]) -> Features:
     rows = [[s.features[name] / s.seconds for name in FEATURES] for s in samples]
     matrix = np.array(rows)
-    start = {"meet": 1.0, "tasks": 1.0, **DEFAULT_WEIGHTS[samples[0].family]}
+    start = usual_weights(samples[0].family)
     usual = np.array([start.get(name, 0.0) for name in FEATURES])
     # Features that grow alike are told apart by staying near the usual weights.
     anchor = np.diag(np.sqrt(STIFFNESS * np.square(matrix).sum(axis=0)))
