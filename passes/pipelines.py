@@ -25,6 +25,7 @@ DEFAULT = (
     "eliminate-dead-code",
     "fuse-epilogue",
     "merge-products",
+    "fuse-rows",
     "fuse-elementwise",
     "absorb-transposes",
     "pack-weights",

@@ -56,6 +56,8 @@ def _once_each(op: Op, types: Types) -> int:
 def operand_bytes(op: Op, types: Types, index: int) -> int:
     """Bytes of one operand that an operator touches, each counted once."""
     operand = types[index]
+    if op.region:
+        return _region_operand_bytes(op, types, op.inputs[index])
     match op.kind, index:
         case ("slice", 0) | ("gather", 0) | ("take_along", 0):
             picked = prod(map(int, op.type.shape)) * operand.dtype.bytes
@@ -66,6 +68,18 @@ def operand_bytes(op: Op, types: Types, index: int) -> int:
             # In place, the source's bytes are read once and written once.
             return bytes_of(operand) * (2 if op.result == op.inputs[0] else 1)
     return bytes_of(operand)
+
+
+def _region_operand_bytes(op: Op, types: Types, name: str) -> int:
+    """Bytes of one input that the operators of a region touch."""
+    scope, touched = region_scope(op, types), 0
+    for inner in op.region:
+        if name in inner.inputs:
+            inner_types = tuple(scope[n] for n in inner.inputs)
+            positions = [i for i, n in enumerate(inner.inputs) if n == name]
+            touched = max(touched, *(operand_bytes(inner, inner_types, i) for i in positions))
+        scope[inner.result] = inner.type
+    return touched
 
 
 def _row_reads(op: Op, types: Types, fast_bytes: int) -> int:

@@ -29,7 +29,7 @@ def lower_gather(context: Context, op: Op) -> None:
     position = rows.begin[axis : axis + picks.rank]
     begin = [*rows.begin[:axis], 0, *rows.begin[axis + picks.rank :]]
     walked = (axis, *range(axis + 1, source.rank))
-    check = _checked(context, op, data, axis, "_k")
+    check = checked_position(context, op, data, axis, "_k")
     step = text(context.stride(data, axis))
     body = MapBody(
         label="gather",
@@ -58,7 +58,7 @@ def lower_take_along(context: Context, op: Op) -> None:
     params = {a: symbol(param) for param, a, _ in loops}
     position = [params.get(a, 0) for a in range(op.type.rank)]
     begin = [0 if a == axis or is_one(source.shape[a]) else i for a, i in enumerate(position)]
-    check = _checked(context, op, data, axis, "_k")
+    check = checked_position(context, op, data, axis, "_k")
     body = MapBody(
         label="take_along",
         ranges=[(param, extent) for param, _, extent in loops],
@@ -91,7 +91,7 @@ def lower_index_copy(context: Context, op: Op) -> None:
     # Rows of the source, in order along the axis: of equal indices the last one stays.
     rows = _Rows(context, Op(source, slices, "rows"), tail=op.type.rank - axis - 1)
     to = [0 if a == axis else i for a, i in enumerate(rows.begin)]
-    check = _checked(context, op, op.result, axis, "_k")
+    check = checked_position(context, op, op.result, axis, "_k")
     step = text(context.stride(op.result, axis))
     body = MapBody(
         label="index_copy",
@@ -113,7 +113,7 @@ def lower_index_copy(context: Context, op: Op) -> None:
     context.record(KernelRecord(op, "dace-map + row copy", how))
 
 
-def _checked(context: Context, op: Op, data: str, axis: int, index: str) -> str:
+def checked_position(context: Context, op: Op, data: str, axis: int, index: str) -> str:
     """C++ of `index` as a checked position on an axis of `data`."""
     context.include(HEADER)
     extent = context.type(data).shape[axis]

@@ -20,7 +20,7 @@ from dfcompiler.lowering.symbolic import expression, product, symbol, text
 
 HEADER = "cpu/normalization.h"
 # Work of one element in units of an addition, for choosing threads.
-_SOFTMAX_WORK, _NORM_WORK = 16, 6
+_SOFTMAX_WORK, NORM_WORK = 16, 6
 
 
 def lower_softmax(context: Context, op: Op) -> None:
@@ -37,37 +37,31 @@ def lower_softmax(context: Context, op: Op) -> None:
     _lower_rows(context, op, axis, code, [], _SOFTMAX_WORK, reason)
 
 
-def lower_layer_norm(context: Context, op: Op) -> None:
-    """One row function for each row of the last axis."""
-    scale = "_gamma" if len(op.inputs) > 1 else "null"
-    bias = "_beta" if len(op.inputs) > 2 else "null"
-    _lower_norm(context, op, "layer_norm_row", ["_gamma", "_beta"], [scale, bias])
-
-
-def lower_rms_norm(context: Context, op: Op) -> None:
-    """One row function for each row of the last axis."""
-    scale = "_gamma" if len(op.inputs) > 1 else "null"
-    _lower_norm(context, op, "rms_norm_row", ["_gamma"], [scale])
-
-
-def _lower_norm(
-    context: Context, op: Op, function: str, connectors: list[str], arguments: list[str]
-) -> None:
-    axis, ctype = op.type.rank - 1, stored_type(op.type.dtype)
+def lower_norm(context: Context, op: Op) -> None:
+    """One row function of layer or RMS norm for each row of the last axis."""
+    axis = op.type.rank - 1
     if any(text(context.stride(name, axis)) != "1" for name in (op.result, op.inputs[0])):
         raise UnsupportedError(
             f"{op.kind} needs its last axis contiguous, found {op.type}", (op.result, op.source)
         )
-    null = f"static_cast<const {ctype}*>(nullptr)"
-    given = [null if a == "null" else a for a in arguments]
+    code, parameters = norm_call(context, op, "_x")
+    _lower_rows(context, op, axis, code, parameters, NORM_WORK, "two-pass statistics of a row")
+
+
+def norm_call(context: Context, op: Op, row: str) -> tuple[str, list[Access]]:
+    """The call of a row function that normalizes `row` to ``_o``, and the parameters it reads."""
+    context.include(HEADER)
+    connectors = {"layer_norm": ["_gamma", "_beta"], "rms_norm": ["_gamma"]}[op.kind]
+    null = f"static_cast<const {stored_type(op.type.dtype)}*>(nullptr)"
+    names = op.inputs[1:]
+    given = [c if i < len(names) else null for i, c in enumerate(connectors)]
     count = text(expression(op.type.shape[-1]))
     epsilon = literal(op.attr("epsilon"), op.type.dtype)
-    code = f"dfc::{function}(_o, _x, {', '.join(given)}, {count}, {epsilon});"
     parameters = [
         whole(context, connector, context.array(name))
-        for connector, name in zip(connectors, op.inputs[1:], strict=False)
+        for connector, name in zip(connectors, names, strict=False)
     ]
-    _lower_rows(context, op, axis, code, parameters, _NORM_WORK, "two-pass statistics of a row")
+    return f"dfc::{op.kind}_row(_o, {row}, {', '.join(given)}, {count}, {epsilon});", parameters
 
 
 def _lower_rows(

@@ -14,6 +14,7 @@ from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.elementwise import ELEMENTWISE, lower_elementwise
 from dfcompiler.lowering.matmul import lower_linear, lower_matmul
 from dfcompiler.lowering.matmul_bf16 import is_bf16_product, lower_bf16_product, lower_cast
+from dfcompiler.lowering.row import lower_row
 
 Lowering: TypeAlias = Callable[[Context, Op], None]
 
@@ -39,7 +40,7 @@ def lower_product(context: Context, op: Op) -> None:
 
 
 FUSED_KERNELS: Mapping[str, Lowering] = MappingProxyType(
-    {"elementwise": lower_elementwise, "linear": lower_product}
+    {"elementwise": lower_elementwise, "linear": lower_product, "row": lower_row}
 )
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
@@ -59,8 +60,8 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "argmax": reduction.lower_argmax,
         "cumsum": reduction.lower_cumsum,
         "softmax": normalization.lower_softmax,
-        "layer_norm": normalization.lower_layer_norm,
-        "rms_norm": normalization.lower_rms_norm,
+        "layer_norm": normalization.lower_norm,
+        "rms_norm": normalization.lower_norm,
         "rotary": rotary.lower_rotary,
         "matmul": lower_product,
         "cast": lower_cast,

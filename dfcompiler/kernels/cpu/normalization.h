@@ -70,9 +70,9 @@ void softmax_strided(T* __restrict__ o, std::int64_t o_stride, const T* __restri
   }
 }
 
-// o = (x - mean x) / sqrt(var x + epsilon) · gamma + beta; gamma and beta may be null.
+// o = (x - mean x) / sqrt(var x + epsilon) · gamma + beta; gamma and beta may be null, o may be x.
 template <class T>
-void layer_norm_row(T* __restrict__ o, const T* __restrict__ x, const T* __restrict__ gamma,
+void layer_norm_row(T* o, const T* x, const T* __restrict__ gamma,
                     const T* __restrict__ beta, std::int64_t n, accumulator<T> epsilon) {
   using A = accumulator<T>;
   const auto add = [](vec<A> a, vec<A> b) { return a + b; };
@@ -91,9 +91,9 @@ void layer_norm_row(T* __restrict__ o, const T* __restrict__ x, const T* __restr
   });
 }
 
-// o = x / sqrt(mean x² + epsilon) · gamma; gamma may be null.
+// o = x / sqrt(mean x² + epsilon) · gamma; gamma may be null, o may be x.
 template <class T>
-void rms_norm_row(T* __restrict__ o, const T* __restrict__ x, const T* __restrict__ gamma,
+void rms_norm_row(T* o, const T* x, const T* __restrict__ gamma,
                   std::int64_t n, accumulator<T> epsilon) {
   using A = accumulator<T>;
   const A square = reduce_add<A>(fold_row<A>(
