@@ -27,7 +27,7 @@ class PackWeights(Pass):
     weights lie in pairs along the summed axis: ``1/32 0/2 1%32 0%2``. Only the container's type
     changes: values are moved when the artifact is written. A weight that is also
     read by something else is stored a second time, as it is. Codes of a `dequantize` inside a fused
-    product are packed the same way.
+    product are packed the same way. A product with `packed = false` reads its weight as it is.
     """
 
     target: CpuTarget | None = None
@@ -39,7 +39,7 @@ class PackWeights(Pass):
         if self.target is None:
             raise UsageError("pack-weights needs a target: the panels are as wide as its registers")
         layouts = panel_layouts(self.target)
-        wanted = _packable(program)
+        wanted = packable(program)
         if not wanted:
             return program
         shared = _read_otherwise(program, wanted)
@@ -56,20 +56,22 @@ def panel_layouts(target: CpuTarget) -> dict[DType, Layout]:
     return {DType.F32: panels, DType.BF16: Layout(tuple(PhysicalAxis(*pair) for pair in pairs))}
 
 
-def _products(op: Op) -> Iterator[str]:
-    """The names that an operator reads as right-hand matrices, or as codes of one."""
+def right_operands(op: Op) -> Iterator[str]:
+    """The names that an operator reads as right-hand matrices to pack, or as codes of one."""
+    if not op.attr("packed", True):
+        return
     codes = {inner.result: inner.inputs[0] for inner in op.region if inner.kind == "dequantize"}
     for inner in op.region or (op,):
         if inner.kind == "matmul":
             yield codes.get(inner.inputs[1], inner.inputs[1])
 
 
-def _packable(program: Program) -> set[str]:
+def packable(program: Program) -> set[str]:
     """Row-major matrices among the weights that a product reads on the right."""
     table = program.table()
     found: set[str] = set()
     for op in program.ops():
-        for name in _products(op):
+        for name in right_operands(op):
             container = table.get(name.removeprefix("@")) if name.startswith("@") else None
             if container is None or container.role is not Role.WEIGHT:
                 continue
@@ -82,7 +84,7 @@ def _read_otherwise(program: Program, wanted: set[str]) -> set[str]:
     """Those that are also read in another way, and so are kept as they are, too."""
     found: set[str] = set()
     for op in program.ops():
-        packed = set(_products(op))
+        packed = set(right_operands(op))
         found.update(n[1:] for n in op.inputs if n[1:] in wanted and n not in packed)
         reads: dict[str, int] = defaultdict(int)
         for inner in op.region or (op,):
@@ -98,7 +100,7 @@ def _renamed(state: State, names: dict[str, str]) -> State:
     if not names:
         return state
     ops = tuple(
-        op.renamed({n: f"@{names[n[1:]]}" for n in _products(op) if n[1:] in names})
+        op.renamed({n: f"@{names[n[1:]]}" for n in right_operands(op) if n[1:] in names})
         for op in state.ops
     )
     return (

@@ -27,7 +27,7 @@ DEFAULT = (
     "merge-products",
     "fuse-rows",
     "fuse-elementwise",
-    "absorb-transposes",
+    "select-layout",
     "pack-weights",
     "tile-for-io",
     "roll-layers",
@@ -63,6 +63,6 @@ def named(name: str, target: CpuTarget | None = None, precision: str = "f32") ->
     order = PIPELINES[name]
     if precision == "bf16":
         # Kernels are fused by then; views and layouts follow the types that it gives.
-        at = order.index("absorb-transposes")
+        at = order.index("select-layout")
         order = (*order[:at], "lower-precision", *order[at:])
     return assemble(extended(order), target)

@@ -67,6 +67,7 @@ def explain_command(
             for probe, b, a in zip(result.probes, record.before, record.after, strict=True)
         ],
         "declined": declined,
+        "chosen": [str(choice) for choice in record.chosen],
     }
     session.emit(form, data, *_text(data))
 
@@ -114,6 +115,8 @@ def _text(data: dict[str, Any]) -> list[Any]:
         + f": {d['reason']}"
         for d in data["declined"]
     ]
+    parts.append(f"chosen at {len(data['chosen'])} sites" if data["chosen"] else "")
+    parts += [f"  {choice}" for choice in data["chosen"]]
     return [part for part in parts if part != ""]
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dfcompiler.lowering.lowered import KernelRecord
-from dfcompiler.pipeline import PipelineResult
+from dfcompiler.pipeline import Chosen, PipelineResult
 from dfcompiler.report import SCHEMA_VERSION
 from dfcompiler.report.kernels import kernel_rows
 
@@ -30,10 +30,18 @@ def pass_rows(result: PipelineResult) -> list[dict[str, Any]]:
                     | {"reason": d.reason}
                     for d in record.declined
                 ],
+                "chosen": [_chosen(c) for c in record.chosen],
                 **asdict(record.after[-1]),
             }
         )
     return rows
+
+
+def _chosen(found: Chosen) -> dict[str, Any]:
+    fields = {"chosen": found.chosen, "runner_up": found.runner_up}
+    prices = {"runner_up_s": found.runner_up_s, "naive_s": found.naive_s}
+    op = found.op
+    return {"kind": op.kind, "result": op.result, "source": op.source, **fields, **prices}
 
 
 def kernel_counts(kernels: Iterable[KernelRecord]) -> dict[str, int]:
