@@ -23,11 +23,14 @@ check: $(STAMP)  ## lint, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: toolchain $(STAMP)  ## accuracy, MiniLM against torch and ONNX Runtime, compile times (minutes)
-	$(PY) -m benchmarks.accuracy
-	$(PY) -m benchmarks.minilm
-	$(PY) -m benchmarks.moved_bytes
+bench: toolchain $(STAMP)  ## everything that is measured, into benchmarks/results (half an hour)
+	$(PY) -m benchmarks.cpu_models
+	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.compile_time
+	$(PY) -m benchmarks.moved_bytes
+	$(PY) -m benchmarks.prediction
+	$(PY) -m benchmarks.kernels
+	$(PY) -m benchmarks.accuracy
 
 clean:  ## remove build outputs, keep the environment
 	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -80,7 +80,7 @@ def _child(model: Path, folder: Path, cache: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.compile_time", "--child", str(model), str(folder)],
         env={**os.environ, "DFC_CACHE_DIR": str(cache)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
@@ -187,8 +187,8 @@ def _depth(models: dict[str, Any]) -> str:
     code = deep["code_bytes"] / plain["code_bytes"]
     weights = deep["weights_bytes"] / plain["weights_bytes"]
     return (
-        f"\nBERT-base of {DEEP} layers against 12: {seconds:.2f} × the time, {code:.2f} × the code, "
-        f"{weights:.2f} × the weights.\n"
+        f"\nBERT-base of {DEEP} layers against 12: {seconds:.2f} × the time, "
+        f"{code:.2f} × the code, {weights:.2f} × the weights.\n"
     )
 
 

@@ -20,7 +20,7 @@ def cache_folder() -> Path:
     """``DFC_CACHE_DIR``, or ``dfcompiler`` in the user's cache folder."""
     given = os.environ.get("DFC_CACHE_DIR")
     if given:
-        return Path(given)
+        return Path(given).absolute()  # g++ runs in folders of its own
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "dfcompiler"
 

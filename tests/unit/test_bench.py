@@ -78,7 +78,7 @@ def test_a_race_times_every_worker_in_every_round(
         assert one.memory()["VmHWM"] >= one.memory()["RssAnon"] > 0
     assert [timing.name for timing in found.timings] == ["one", "two"]
     assert all(len(timing.samples_s) == 3 for timing in found.timings)
-    assert 0 < found.rates.tile_gflops
+    assert found.rates.tile_gflops > 0
 
 
 def test_state_is_reset_before_each_call(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_ceilings_are_measured_with_the_targets_instructions(name: str) -> None:
 def test_peers_that_are_not_known_or_compute_otherwise() -> None:
     with pytest.raises(UsageError, match="there is no peer tensorrt"):
         check_peers(["tensorrt"])
-    with pytest.raises(UsageError, match="onnxruntime is not run in bf16; .*: openvino"):
+    with pytest.raises(UsageError, match=r"onnxruntime is not run in bf16; .*: openvino"):
         check_peers(["onnxruntime"], "bf16")
 
 

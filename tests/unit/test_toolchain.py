@@ -99,6 +99,11 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+def test_a_cache_named_relative_to_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DFC_CACHE_DIR", "cache")  # g++ runs elsewhere
+    assert store.cache_folder() == Path.cwd() / "cache"
+
+
 def test_store_makes_once(cache: Path) -> None:
     calls = []
 
