@@ -29,8 +29,9 @@ struct AdditiveMask {
   const T* data;
   long row_stride, column_stride, head_stride;
 
-  static DFC_INLINE bool clear(T m) { return m == T(0); }
   static DFC_INLINE bool hides(T m) { return m == lowest<T>; }
+  static DFC_INLINE vec_index<T> touches(vec<T> m) { return m != T(0); }
+  static DFC_INLINE vec_index<T> shows(vec<T> m) { return m != lowest<T>; }
   static DFC_INLINE vec<T> apply(vec<T> x, vec<T> m) { return x + m; }
 };
 
@@ -42,39 +43,49 @@ struct BoolMask {
   const std::int8_t* data;
   long row_stride, column_stride, head_stride;
 
-  static DFC_INLINE bool clear(std::int8_t m) { return m != 0; }
   static DFC_INLINE bool hides(std::int8_t m) { return m == 0; }
+  static DFC_INLINE vec_index<T> touches(vec<T> m) { return m == T(0); }
+  static DFC_INLINE vec_index<T> shows(vec<T> m) { return m != T(0); }
   static DFC_INLINE vec<T> apply(vec<T> x, vec<T> m) { return m != T(0) ? x : splat(lowest<T>); }
 };
 
-// `count` elements of a mask's row; the other lanes are zero.
+// `count` elements of a mask's row; the other lanes are as the first.
 template <class T, class M>
 DFC_INLINE vec<T> mask_lanes(const M* p, long stride, int count) {
   if (stride == 0) return splat<T>(T(*p));
   if (stride == 1 && count == lanes<T>) return load_as<T>(p);
-  vec<T> x{};
-  for (int i = 0; i < count; ++i) x[i] = T(p[i * stride]);
+  vec<T> x = splat<T>(T(*p));
+  for (int i = 1; i < count; ++i) x[i] = T(p[i * stride]);
   return x;
 }
 
 // What a mask does to a block of scores: nothing, something, or all of them are hidden.
 enum class Cover { clear, mixed, hidden };
 
-template <class Mask, class M>
-Cover cover_of(const M* row, long stride, long count) {
-  long clear = 0, hidden = 0;
-  if (stride == 1) {
-    for (long i = 0; i < count; ++i) {
-      clear += Mask::clear(row[i]);
-      hidden += Mask::hides(row[i]);
-    }
-  } else {
-    for (long i = 0; i < count; ++i) {
-      clear += Mask::clear(row[i * stride]);
-      hidden += Mask::hides(row[i * stride]);
+// Collects what a mask does, row by row.
+template <class T, class Mask>
+class Survey {
+ public:
+  void add(const typename Mask::element* row, long stride, long count) {
+    constexpr int L = lanes<T>;
+    for (long i = 0; i < count; i += L) {
+      const vec<T> m = mask_lanes<T>(row + i * stride, stride, int(count - i < L ? count - i : L));
+      touched_ |= Mask::touches(m);
+      shown_ |= Mask::shows(m);
     }
   }
-  return clear == count ? Cover::clear : hidden == count ? Cover::hidden : Cover::mixed;
-}
+
+  Cover cover() const {
+    bool touched = false, shown = false;
+    for (int i = 0; i < lanes<T>; ++i) {
+      touched |= touched_[i] != 0;
+      shown |= shown_[i] != 0;
+    }
+    return !touched ? Cover::clear : shown ? Cover::mixed : Cover::hidden;
+  }
+
+ private:
+  vec_index<T> touched_{}, shown_{};
+};
 
 }  // namespace dfc::attention

@@ -268,13 +268,10 @@ class Panel {
 
   Cover cover_of_block(long t) const {
     if constexpr (Mask::active) {
-      const long stride = mask_.column_stride;
-      const long keys = keys_[vectors_ - 1];
-      Cover cover = attention::cover_of<Mask>(mask_row(0) + t * stride, stride, keys);
-      for (long i = 1; i < rows_ && !uniform_ && cover != Cover::mixed; ++i)
-        if (attention::cover_of<Mask>(mask_row(i) + t * stride, stride, keys) != cover)
-          cover = Cover::mixed;
-      return cover;
+      Survey<T, Mask> survey;
+      for (long i = 0; i < (uniform_ ? 1 : rows_); ++i)
+        survey.add(mask_row(i) + t * mask_.column_stride, mask_.column_stride, keys_[vectors_ - 1]);
+      return survey.cover();
     }
     return Cover::clear;
   }
@@ -288,14 +285,14 @@ class Panel {
   }
 
   // scores[key, lane] (+)= k·qᵀ; asks for the values of the same keys on the way.
-  void multiply_keys(Matrix<const T> k, Matrix<const T> v, long depth, bool accumulate) {
+  DFC_OUTLINE void multiply_keys(Matrix<const T> k, Matrix<const T> v, long depth, bool accumulate) {
     constexpr long STEP = 48;  // rows of every tile divide it
     for (long i = 0; i < vectors_ * L; ++i) top_[i] = lowest<T>;
     const detail::Scores<T> update{scores_, top_, accumulate};
     const auto all = [&](long) { return depth; };
     ByRows<T> keys{k.data, k.row_stride};
     if (k.column_stride != 1) {
-      pack(k.data, k.row_stride, k.column_stride, keys_[vectors_ - 1], depth, values_, depth, depth);
+      copy_rows(k.data, k.row_stride, k.column_stride, keys_[vectors_ - 1], depth, values_, depth);
       keys = {values_, depth};
     }
     long row = 0;
@@ -311,7 +308,7 @@ class Panel {
   }
 
   // Turns scores into weights.
-  void weigh(long t, Cover cover) {
+  DFC_OUTLINE void weigh(long t, Cover cover) {
     const long keys = keys_[vectors_ - 1];
     for (long v = 0; v < vectors_; ++v) {
       const long end = keys_[v];
@@ -344,7 +341,7 @@ class Panel {
     }
   }
 
-  void hide_masked(T* scores, long v, long t, long end) {
+  DFC_OUTLINE void hide_masked(T* scores, long v, long t, long end) {
     if constexpr (Mask::active) {
       const long stride = mask_.column_stride;
       alignas(64) T block[L * L];
@@ -364,7 +361,7 @@ class Panel {
     }
   }
 
-  void hide_above_diagonal(T* scores, long v, long t, long end) {
+  DFC_OUTLINE void hide_above_diagonal(T* scores, long v, long t, long end) {
     vec_index<T> reach;
     for (int i = 0; i < L; ++i) reach[i] = reach_[v * L + i] - t;
     for (long key = clear_[v]; key < end; ++key) {
@@ -384,9 +381,9 @@ class Panel {
   }
 
   // output (+)= weights·v.
-  void multiply_values(Matrix<const T> v, long width, long padded) {
+  DFC_OUTLINE void multiply_values(Matrix<const T> v, long width, long padded) {
     const long keys = keys_[vectors_ - 1];
-    pack(v.data, v.row_stride, v.column_stride, keys, width, values_, padded, padded);
+    copy_rows(v.data, v.row_stride, v.column_stride, keys, width, values_, padded);
     const detail::Output<T> update{output_, first_ ? nullptr : factor_, padded};
     const auto depth = [&](long row) { return keys_[row / L]; };
     const ByLanes<T, PANEL> weights{scores_};

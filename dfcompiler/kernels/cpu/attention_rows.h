@@ -60,7 +60,7 @@ class FewRows {
         const long keys = std::min(BLOCK, end_ - t);
         const Matrix<const T> values{v.data + t * v.row_stride + column * v.column_stride,
                                      v.row_stride, v.column_stride};
-        multiply_keys(keys, {k.data + t * k.row_stride, k.row_stride, 1}, values, scale);
+        multiply_keys(keys, {k.data + t * k.row_stride, k.row_stride, 1}, scale);
         for (int r = 0; r < rows_; ++r) weigh(r, t, keys);
         multiply_values(keys, values, width, padded, t > 0);
       }
@@ -71,17 +71,18 @@ class FewRows {
   }
 
  private:
-  void multiply_keys(long keys, Matrix<const T> k, Matrix<const T> v, T scale) {
+  DFC_OUTLINE void multiply_keys(long keys, Matrix<const T> k, T scale) {
     for (long t = 0; t < keys; t += L) {
-      detail::prefetch_rows(k, t + 2 * L, std::min<long>(L, keys - t - 2 * L), size_.width);
-      detail::prefetch_rows(v, t, std::min<long>(L, keys - t), size_.value_width);
+      const T* key[L];
+      for (int i = 0; i < L; ++i) key[i] = k.data + std::min(t + i, keys - 1) * k.row_stride;
       for (int r = 0; r < rows_; ++r) {
         vec<T> x[L];
 #pragma GCC unroll 16
-        for (int i = 0; i < L; ++i) {
-          const T* key = k.data + std::min(t + i, keys - 1) * k.row_stride;
-          x[i] = load(q_[r]) * load(key);
-          for (long d = L; d < size_.width; d += L) x[i] += load(q_[r] + d) * load(key + d);
+        for (int i = 0; i < L; ++i) x[i] = vec<T>{};
+        for (long d = 0; d < size_.width; d += L) {
+          const vec<T> q = load(q_[r] + d);
+#pragma GCC unroll 16
+          for (int i = 0; i < L; ++i) x[i] += q * load(key[i] + d);
         }
         detail::add_lanes<T, L / 2>(x);
         store(scores_ + r * BLOCK + t, x[0] * scale);
@@ -90,7 +91,7 @@ class FewRows {
   }
 
   // Turns the scores of one row into weights; lanes behind the last visible key become zero.
-  void weigh(int r, long t, long keys) {
+  DFC_OUTLINE void weigh(int r, long t, long keys) {
     T* scores = scores_ + r * BLOCK;
     const long visible = std::clamp(reach_[r] - t, 0L, keys);
     vec_index<T> lane;
@@ -123,18 +124,31 @@ class FewRows {
   }
 
   // output (+)= weights·v; whole vectors of v in place, what is left of its rows as a copy.
-  void multiply_values(long keys, Matrix<const T> v, long width, long padded, bool further) {
+  DFC_OUTLINE void multiply_values(long keys, Matrix<const T> v, long width, long padded,
+                                   bool further) {
     const detail::Output<T> update{output_, further ? factor_ : nullptr, padded};
-    const auto depth = [&](long) { return keys; };
-    const ByRows<T> weights{scores_, BLOCK};
-    Later later;
-    const long whole = v.column_stride == 1 ? width / L * L : 0;
-    product<T>(0, rows_, whole / L, depth, weights, v.data, v.row_stride, update, 0, later);
-    for (long j = whole; j < width; j += L) {
-      pack(v.data + j * v.column_stride, v.row_stride, v.column_stride, keys,
-           std::min<long>(L, width - j), tail_, L, L);
-      product<T>(0, rows_, 1, depth, weights, tail_ - j, L, update, j, later);
+    long j = 0;
+    if (v.column_stride == 1) {
+      for (; j + 4 * L <= width; j += 4 * L)
+        add_rows<4, 4>(0, keys, v.data + j, v.row_stride, update.at(0, j));
+      for (; j + L <= width; j += L)
+        add_rows<4, 1>(0, keys, v.data + j, v.row_stride, update.at(0, j));
     }
+    for (; j < width; j += L) {
+      copy_rows(v.data + j * v.column_stride, v.row_stride, v.column_stride, keys,
+                std::min<long>(L, width - j), tail_, L);
+      add_rows<4, 1>(0, keys, tail_, L, update.at(0, j));
+    }
+  }
+
+  // Up to R rows of weights at once: values move once for all of them.
+  template <int R, int V>
+  void add_rows(int row, long keys, const T* v, long row_stride, const detail::Output<T>& update) {
+    for (; row + R <= rows_; row += R)
+      tile<T, R, V>(keys, ByRows<T>{scores_ + row * BLOCK, BLOCK}, v, row_stride, update.at(row, 0),
+                    Ahead{});
+    if constexpr (R > 1)
+      if (row < rows_) add_rows<R - 1, V>(row, keys, v, row_stride, update);
   }
 
   Sizes size_;

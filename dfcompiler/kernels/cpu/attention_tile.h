@@ -27,8 +27,8 @@ inline constexpr int TILE_VECTORS = 2, ACCUMULATORS = 8;  // of 16 registers
 template <int V>
 inline constexpr int tile_rows = V == 1 && ACCUMULATORS > 16 ? 16 : ACCUMULATORS / V;
 
-// Rows of the next narrower tile.
-constexpr int fewer_rows(int rows) { return rows > 8 ? 8 : rows > 6 ? 4 : rows - 1; }
+// Rows of the next lower tile, for what is left: each size costs time to compile.
+constexpr int fewer_rows(int rows) { return rows > 8 ? 4 : rows > 2 ? 2 : 1; }
 
 // A by rows: those of a matrix, k by k.
 template <class T>
@@ -47,7 +47,8 @@ struct ByLanes {
   DFC_INLINE T operator()(long row, long k) const { return data[k * STRIDE + row]; }
 };
 
-// Rows of memory that are needed later: a tile asks for two cache lines of one every four steps.
+// Rows of memory that are needed later: a tile of full height asks for two
+// cache lines of one every four steps.
 struct Ahead {
   const char* data;
   long stride;
@@ -104,15 +105,30 @@ DFC_OUTLINE void tile(long depth, A a, const T* b, long ldb, Update update, Ahea
   vec<T> sum[R][V];
   update.template start<R, V>(sum);
   long k = 0;
-  for (; k + 4 <= depth; k += 4) {
-    __builtin_prefetch(ahead.data, 0, 2);
-    __builtin_prefetch(ahead.data + 64, 0, 2);
-    ahead.data += ahead.stride;
+  if constexpr (R == tile_rows<V>)
+    for (; k + 4 <= depth; k += 4) {
+      __builtin_prefetch(ahead.data, 0, 2);
+      __builtin_prefetch(ahead.data + 64, 0, 2);
+      ahead.data += ahead.stride;
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) step<T, R, V>(sum, a, k + i, b + (k + i) * ldb);
-  }
+      for (int i = 0; i < 4; ++i) step<T, R, V>(sum, a, k + i, b + (k + i) * ldb);
+    }
   for (; k < depth; ++k) step<T, R, V>(sum, a, k, b + k * ldb);
   update.template finish<R, V>(sum);
+}
+
+// Copies rows of a matrix with any strides; what is behind `width` becomes zero up to `padded`.
+template <class T>
+DFC_OUTLINE void copy_rows(const T* from, long row_stride, long column_stride, long rows, long width,
+                           T* to, long padded) {
+  constexpr int L = lanes<T>;
+  for (long r = 0; r < rows; ++r, from += row_stride, to += padded) {
+    long c = 0;
+    if (column_stride == 1)
+      for (; c + L <= width; c += L) store(to + c, load(from + c));
+    for (; c < width; ++c) to[c] = from[c * column_stride];
+    for (; c < padded; ++c) to[c] = T(0);
+  }
 }
 
 // Rows [row, end) of C, in tiles of R rows, then of fewer. `depth(r)` steps of k count for the rows
@@ -122,7 +138,7 @@ DFC_INLINE void row_tiles(long row, long end, const Depth& depth, const A& a, co
                           const Update& update, long column, Later& later) {
   for (; row + R <= end; row += R) {
     const long steps = depth(row + R - 1);
-    tile<T, R, V>(steps, a.at(row), b, ldb, update.at(row, column), later.take(steps / 4));
+    tile<T, R, V>(steps, a.at(row), b, ldb, update.at(row, column), R == tile_rows<V> ? later.take(steps / 4) : Ahead{});
   }
   if constexpr (R > 1)
     if (row < end)
