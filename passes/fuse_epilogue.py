@@ -11,6 +11,7 @@ from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.pipeline import Decline, Pass
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
+STAGES = (*ACTIVATIONS, "add", "mul")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class _Chain:
     taken: set[str]
     decline: Decline
     ops: list[Op] = field(default_factory=list)
+    has_residual: bool = False
 
     def start(self, product: Op) -> None:
         codes = self.rewriter.producer(product.inputs[1])
@@ -127,10 +129,15 @@ class _Chain:
         found = self.rewriter.type_of(self.other(user))
         if found.same(user.type) and user.type.same(self.ops[-1].type):
             self.ops.append(user)
+            self.has_residual = True
         else:
             self.decline(user, f"the other operand is {found}, not {user.type}")
 
     def finish(self) -> None:
+        last = self.ops[-1]
+        readers = [user.kind for user in self.rewriter.users(last.result)]
+        if len(readers) > 1 and not self.has_residual and set(readers).intersection(STAGES):
+            self.decline(last, "several operators read it, so it must be stored before they do")
         if len(self.ops) == 1:
             return
         kernel = fused(self.ops, "linear")
