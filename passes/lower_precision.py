@@ -11,9 +11,11 @@ from dfcompiler.errors import UsageError
 from dfcompiler.ir import Attrs, Container, DType, Op, Program, Role, State
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, map_states
 from dfcompiler.pipeline import Decline, Pass
+from dfcompiler.target import CpuTarget
 
 LOW = DType.BF16
-ATTENTION = ()
+HEAD_STEP, MOST_HEAD = 32, 256
+"""Widths of heads that the attention kernel takes: multiples of a tile, up to its buffers."""
 MOVEMENT = ("reshape", "transpose", "slice", "expand")
 """Operators that move elements of any type: they pass the wish for the lower precision on."""
 
@@ -34,10 +36,12 @@ class LowerPrecision(Pass):
     hand it on. Everything else stays as it is: normalizations, softmax, residual sums, biases.
 
     Skips products whose right-hand side is no weight matrix of f32, int8 codes among them, and
-    attention whose result something else reads.
+    attention whose result something else reads
+    or that the target has no tiles for.
     """
 
     precision: str = "bf16"
+    target: CpuTarget | None = None
 
     name: ClassVar[str] = "lower-precision"
     claims: ClassVar[tuple[str, ...]] = ("flops ==",)
@@ -48,9 +52,10 @@ class LowerPrecision(Pass):
         if self.precision == "f32":
             return program
         weights = _Weights(program)
+        extension = self.target.extension if self.target else ""
 
         def lowered(state: State) -> State:
-            return _Lowering(program, state, weights, decline).result()
+            return _Lowering(program, state, weights, decline, extension).result()
 
         return drop_unused_weights(weights.added_to(map_states(program, lowered)))
 
@@ -100,6 +105,7 @@ class _Lowering:
     """One state: what wants bfloat16 is found from the end, then operators are rewritten in order.
 
     Attributes:
+        extension: of the target's instruction set.
         low: values that all their readers want in bfloat16.
         casts: the bfloat16 copies of other values.
     """
@@ -108,6 +114,7 @@ class _Lowering:
     state: State
     weights: _Weights
     decline: Decline
+    extension: str
     low: set[str] = field(default_factory=set)
     casts: dict[str, str] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
@@ -141,7 +148,7 @@ class _Lowering:
         if op.result in self.low:
             if op.kind in MOVEMENT:
                 return {op.inputs[0]}
-            if op.kind in ATTENTION:
+            if op.kind == "attention" and not self.why_not_attention(op):
                 return set(op.inputs[:3])
         return set()
 
@@ -154,6 +161,17 @@ class _Lowering:
             fits = inner.kind == "matmul" and self.weights.fits(inner.inputs[1])
             if fits and inner.inputs[0] not in own:
                 yield inner
+
+    def why_not_attention(self, op: Op) -> str:
+        """Why the kernel of bfloat16 does not take an attention operator; empty if it does."""
+        if self.extension != "amx":
+            return "the target has no matrix tiles (AMX)"
+        if any(self.rewriter.type_of(name).dtype is not DType.F32 for name in op.inputs[:3]):
+            return "its operands are no f32"
+        widths = [self.rewriter.type_of(name).shape[3] for name in op.inputs[1:3]]
+        if any(not isinstance(w, int) or w % HEAD_STEP or w > MOST_HEAD for w in widths):
+            return f"heads of {widths[0]} elements; tiles take multiples of {HEAD_STEP}"
+        return ""
 
     def reads_once(self, op: Op, name: str) -> bool:
         """Whether nothing else in a region reads what its product reads."""
@@ -171,7 +189,7 @@ class _Lowering:
                 for inner in op.region or (op,)
             ):
                 self.decline(op, "its right-hand side is no matrix of f32 weights")
-            if op.kind == "attention":
+            if op.kind == "attention" and op.type.dtype is DType.F32:
                 self.decline(op, "something reads its result in f32")
             self.ops.append(op)
         if op.result.startswith("@"):
@@ -189,12 +207,15 @@ class _Lowering:
 
     def produce(self, op: Op) -> None:
         """Appends an operator whose result is stored in bfloat16."""
-        if op.kind in (*MOVEMENT, *ATTENTION):
+        reason = self.why_not_attention(op) if op.kind == "attention" else ""
+        if op.kind in MOVEMENT or (op.kind == "attention" and not reason):
             changed = {name: self.in_bf16(name) for name in self.wanted(op)}
             self.ops.append(replace(op.renamed(changed), type=op.type.with_dtype(LOW)))
         elif op.kind == "fused":
             self.ops.append(self.rounded(op))
         else:
+            if reason:
+                self.decline(op, reason)
             wide = self.rewriter.fresh()
             self.ops.append(replace(op, result=wide))
             self.ops.append(self.cast(wide, op.result, op))

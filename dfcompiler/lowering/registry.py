@@ -10,6 +10,7 @@ from dfcompiler.errors import InternalError
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering import indexing, movement, normalization, reduction, rotary
 from dfcompiler.lowering.attention import lower_attention
+from dfcompiler.lowering.attention_bf16 import is_bf16_attention, lower_bf16_attention
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.elementwise import ELEMENTWISE, lower_elementwise
 from dfcompiler.lowering.matmul import lower_linear, lower_matmul
@@ -27,6 +28,12 @@ def lower_fused(context: Context, op: Op) -> None:
             f"{op.result} is fused for the kernel {kernel!r}, which the lowering does not have"
         )
     FUSED_KERNELS[kernel](context, op)
+
+
+def lower_attention_of(context: Context, op: Op) -> None:
+    """Attention by the kernel of its operands' type."""
+    lower = lower_bf16_attention if is_bf16_attention(context, op) else lower_attention
+    lower(context, op)
 
 
 def lower_product(context: Context, op: Op) -> None:
@@ -65,7 +72,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "rotary": rotary.lower_rotary,
         "matmul": lower_product,
         "cast": lower_cast,
-        "attention": lower_attention,
+        "attention": lower_attention_of,
         "fused": lower_fused,
     }
 )

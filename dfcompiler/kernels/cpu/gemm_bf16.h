@@ -282,14 +282,15 @@ void panel_product(long row0, long row1, long panel, long N, long K, Rows a, con
 #endif
 }
 
-// Task (block, panel) of C[M, N] = epilogue(A[M, K]·B), B in packed panels. Blocks have at most
-// `block_rows` rows each, a multiple of ROWS, and about as many as the others.
+// Task (block, panel) of C[M, N] = epilogue(A[M, K]·B), B in packed panels. There are as many blocks
+// as `block_rows` rows each would make; their numbers of tiles differ by one at most.
 template <class Out, class E>
 void packed_task(long block, long panel, long block_rows, long M, long N, long K, Rows a,
                  const bf16* b, Out* c, long ldc, const E& epilogue) {
   const long blocks = (M + block_rows - 1) / block_rows;
-  const long each = ((M + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
-  const long row0 = std::min(M, block * each), row1 = std::min(M, row0 + each);
+  const long tiles = (M + ROWS - 1) / ROWS;
+  const long row0 = tiles * block / blocks * ROWS;
+  const long row1 = std::min(M, tiles * (block + 1) / blocks * ROWS);
   panel_product(row0, row1, panel, N, K, a, b + panel * ((K + 1) / 2 * 2) * NR, c, ldc, epilogue);
 }
 

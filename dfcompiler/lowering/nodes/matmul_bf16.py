@@ -26,9 +26,8 @@ from dfcompiler.lowering.nodes.matmul import _Problem as Problem
 from dfcompiler.lowering.nodes.matmul import _tail as tail
 from dfcompiler.lowering.symbolic import ceil_div, symbol, text
 
-# Bytes of a block of A that stays in the L2 while panels pass it, and its most and least rows:
-# multiples of the rows of every form of the kernel's tile.
-BLOCK_BYTES, MOST_ROWS, LEAST_ROWS = 1 << 20, 240, 120
+# Bytes of a block of A that stays in the L2 while panels pass it, and its most and least rows.
+BLOCK_BYTES, MOST_ROWS, LEAST_ROWS = 1 << 20, 256, 128
 
 
 @library.node
