@@ -230,7 +230,7 @@ class Panel {
     }
   }
 
- private:
+ protected:  // attention_bf16.h multiplies in another way
   // Leaves out keys at both ends that a mask for all queries alike hides.
   void trim() {
     begin_ = 0;
