@@ -66,6 +66,7 @@ def compile(  # noqa: A001
     dynamic_shapes: Any = None,
     tokenizer: str | PathLike[str] | None = None,
     profile: bool = False,
+    tune: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """Compiles a model and loads the artifact.
@@ -85,6 +86,7 @@ def compile(  # noqa: A001
         dynamic_shapes: for a ``torch.nn.Module``: which sizes stay free, as in ``torch.export``.
         tokenizer: a ``tokenizer.json`` that goes into the artifact, for ``dfc generate``.
         profile: measure every operator while running; see `Model.operator_times`.
+        tune: measure the best tiles of each product on this machine, and remember the fastest.
         progress: called at the start of every stage.
 
     Raises:
@@ -103,6 +105,7 @@ def compile(  # noqa: A001
         dynamic_shapes,
         tokenizer,
         profile,
+        tune,
     )
     if out is not None:
         return load(compile_artifact(model, out, options, progress).path)
@@ -130,6 +133,7 @@ class Options:
     dynamic_shapes: Any = None
     tokenizer: str | PathLike[str] | None = None
     profile: bool = False
+    tune: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,9 @@ def _build(
     program = specialize(program, given.shapes, given.limits)
     stage("optimize", program)
     result = optimize(program, machine, given.pipeline, given.precision)
+    if given.tune:
+        stage("tune", result.program)
+        result = tuned(result, machine)
     stage("lower", result.program)
     lowered = lower(result.program, machine, profile=given.profile)
     stage("build", result.program)
@@ -344,6 +351,27 @@ def optimize(
     return resolve_pipeline(pipeline, machine, precision).run(program)
 
 
+def tuned(result: PipelineResult, target: CpuTarget) -> PipelineResult:
+    """The result with the fastest tiles that are remembered or measured here.
+
+    Raises:
+        ToolchainError: if the compiler is missing or fails.
+    """
+    from dataclasses import replace
+
+    from dfcompiler.codegen.tuning import tune
+    from dfcompiler.codegen.tuning_database import TuningDatabase
+    from dfcompiler.pipeline import Snapshot
+    from passes.tile_for_io import products, with_tiles
+
+    wanted = products(result.program, result.probes)
+    program = with_tiles(result.program, result.probes, tune(wanted, target, TuningDatabase()))
+    if program is result.program:
+        return result
+    last = Snapshot(result.snapshots[-1].number + 1, "tune", program)
+    return replace(result, program=program, snapshots=(*result.snapshots, last))
+
+
 def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget, precision: str = "f32") -> Pipeline:
     """The pipeline of a name, a TOML file, or a list of passes.
 
@@ -370,7 +398,7 @@ def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget, precision: str =
 class _Stages:
     """Announces stages and keeps their times."""
 
-    NAMES = ("recall", "import", "optimize", "lower", "build")
+    NAMES = ("recall", "import", "optimize", "tune", "lower", "build")
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -398,9 +426,12 @@ def _model_file(model: Any) -> Path | None:
 
 
 def _plain_options(given: Options) -> dict[str, Any] | None:
-    """The options as data that a digest can be made of; None if they hold live objects."""
+    """The options as data that a digest can be made of; None if there is more to them.
+
+    Live objects have no digest, and what tuning gives depends on what it measures.
+    """
     pipeline = given.pipeline or "default"
-    if not isinstance(pipeline, str | Path):
+    if given.tune or not isinstance(pipeline, str | Path):
         return None
     if str(pipeline).endswith(".toml"):
         path = _existing(pipeline)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
-from dfcompiler.analysis.tiling import Product, tile_on
+from dfcompiler.analysis.tiling import Product, Tile, tile_on
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import Op, Program
 from dfcompiler.ir.dims import evaluate
@@ -109,3 +110,36 @@ def product_of(op: Op, a: TensorType, b: TensorType, probes: tuple[Bindings, ...
     except KeyError as error:
         return f"the size {error.args[0]} has no sample"
     return Product(tuple(sorted(rows)), columns, depth)
+
+
+def products(program: Program, probes: Sequence[Bindings]) -> list[Product]:
+    """The products of the operators that have a tile, in program order."""
+    found: list[Product] = []
+    _each_tiled(program, probes, lambda op, product: found.append(product))
+    return found
+
+
+def with_tiles(
+    program: Program, probes: Sequence[Bindings], tiles: Mapping[Product, Tile]
+) -> Program:
+    """The program with other tiles for some products."""
+    return _each_tiled(program, probes, lambda op, product: tiles.get(product))
+
+
+def _each_tiled(
+    program: Program, probes: Sequence[Bindings], choose: Callable[[Op, Product], Tile | None]
+) -> Program:
+    """The program with the tiles that `choose` gives; None keeps the one that is there."""
+
+    def rule(state: StateRewriter) -> None:
+        for op in state.state.ops:
+            names = operands(op) if "tile" in op.attrs else None
+            if names is None:
+                continue
+            a, b = map(state.type_of, names)
+            product = product_of(op, a, b, tuple(probes))
+            tile = None if isinstance(product, str) else choose(op, product)
+            if tile is not None and tile.attribute != op.attrs["tile"]:
+                state.replace(op, (op.with_attrs(tile=tile.attribute),))
+
+    return rewrite_states(program, rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -38,12 +39,16 @@ def compile_command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Measure every operator while running.")
     ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure the best tiles of each product on this machine.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact.")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Compile a model into an artifact."""
     from dfcompiler import api
     from dfcompiler.cli.progress import progress_bar
+    from dfcompiler.codegen.tuning_database import TuningWarning
 
     session: Session = context.obj
     options = api.Options(
@@ -55,9 +60,13 @@ def compile_command(
         limits=parse_sizes(limit, "--limit"),
         tokenizer=tokenizer,
         profile=profile,
+        tune=tune,
     )
-    with progress_bar(session) as bar:
+    with warnings.catch_warnings(record=True) as caught, progress_bar(session) as bar:
+        warnings.simplefilter("default", TuningWarning)
         done = api.compile_artifact(model, out, options, bar)
+    for warning in caught:
+        session.log.print(f"warning: {warning.message}")
     data: dict[str, Any] = {
         "command": "compile",
         "artifact": str(out),

@@ -24,9 +24,9 @@ LIBRARY = "model.so"
 _OBJECT = "unit.o"
 _HEADERS = "headers.txt"
 _DACE_HEADER = "<dace/dace.h>"
-_KERNELS = Path(__file__).parent.parent / "kernels"
+KERNELS = Path(__file__).parent.parent / "kernels"
 _DACE = Path(dace.__file__).parent
-_ROOTS = {"runtime": _DACE / "runtime", "external": _DACE / "external", "kernels": _KERNELS}
+_ROOTS = {"runtime": _DACE / "runtime", "external": _DACE / "external", "kernels": KERNELS}
 """Folders of headers, as they are called in an artifact's sources; DaCe's keep their places,
 because its headers include each other by relative paths."""
 _INCLUDES = ("runtime/include", "kernels")
@@ -45,7 +45,7 @@ class Unit:
 
 def prelude_text(includes: Sequence[str]) -> str:
     """The one header of the program: DaCe's runtime and our kernels."""
-    ours = [f'"{path.relative_to(_KERNELS).as_posix()}"' for path in _kernel_headers()]
+    ours = [f'"{path.relative_to(KERNELS).as_posix()}"' for path in _kernel_headers()]
     known = [_DACE_HEADER, *ours]
     lines = [f"#include {name}" for name in (*known, *(n for n in includes if n not in known))]
     head = ["// Everything that the program includes.", *_GUARD]
@@ -210,7 +210,13 @@ def _write_names(names: set[str], folder: Path) -> None:
 
 
 def _kernel_headers() -> list[Path]:
-    return sorted((_KERNELS / "cpu").glob("*.h"))
+    return sorted((KERNELS / "cpu").glob("*.h"))
+
+
+@cache
+def kernels_digest() -> str:
+    """One hash of all kernel headers."""
+    return digest([path.read_bytes() for path in _kernel_headers()])
 
 
 @cache

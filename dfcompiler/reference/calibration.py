@@ -8,7 +8,7 @@ fitted to what was measured, relative errors counting alike and no weight below 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -21,13 +21,14 @@ from dfcompiler.analysis.machine import Machine
 from dfcompiler.analysis.time_model import (
     FEATURES,
     Features,
+    Types,
     family_of,
     features,
     stream_s_per_byte,
     usual_weights,
     weights_of,
 )
-from dfcompiler.ir import Program, parse
+from dfcompiler.ir import Block, Branch, Loop, Op, Program, State, parse
 from dfcompiler.reference.sampling import sample_inputs
 from dfcompiler.runtime import Model
 
@@ -156,18 +157,35 @@ def lowered_program(artifact: Path) -> Program:
 def samples_of(
     program: Program, sizes: Mapping[str, int], seconds: Sequence[float], machine: Machine
 ) -> list[Sample]:
-    """Features beside measured times, for a program without loops."""
+    """Features of one run of each operator beside its measured time; loops are shared out."""
     concrete = Concrete(program, sizes)
     times, weight_bytes = iter(seconds), weights_of(program)
     found = []
-    for state in program.states():
-        for op, types in concrete.typed_ops(state):
-            if op.attr("alias", False):
-                continue
-            elapsed_s, family = next(times), family_of(op, types)
-            if family:
-                found.append(Sample(family, features(op, types, machine, weight_bytes), elapsed_s))
+    for op, types, runs in _runs(program.body, concrete, 1):
+        if op.attr("alias", False):
+            continue
+        elapsed_s, family = next(times), family_of(op, types)
+        if family and runs:
+            parts = features(op, types, machine, weight_bytes)
+            found.append(Sample(family, parts, elapsed_s / runs))
     return found
+
+
+def _runs(
+    blocks: Iterable[Block], concrete: Concrete, runs: int
+) -> Iterator[tuple[Op, Types, int]]:
+    """Every operator in program order, with how often it runs; as in a loop's first iteration."""
+    for block in blocks:
+        match block:
+            case State():
+                for op, types in concrete.typed_ops(block):
+                    yield op, types, runs
+            case Branch():
+                yield from _runs((*block.then, *block.orelse), concrete, runs)
+            case Loop():
+                values = concrete.iterations(block)
+                with concrete.bound(block.variable, values.start):
+                    yield from _runs(block.body, concrete, runs * len(values))
 
 
 def fit(samples: Iterable[Sample]) -> dict[str, Features]:

@@ -226,7 +226,7 @@ def test_an_internal_error_leaves_a_reproducer(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("dfcompiler.lowering.lower", broken)

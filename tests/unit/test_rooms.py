@@ -19,7 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline": {"ir", "analysis"},
     "lowering": {"ir", "analysis"},
     "kernels": set(),
-    "codegen": {"ir", "lowering", "pipeline"},
+    "codegen": {"ir", "analysis", "lowering", "pipeline"},
     "runtime": set(),
     "report": {"ir", "analysis", "pipeline", "lowering", "codegen", "runtime"},
     "reference": {"ir", "importers", "analysis", "codegen", "runtime"},
