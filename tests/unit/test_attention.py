@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 from compile_kernels import call, compile_kernels, runnable_targets
 from compile_sdfg import Compiled
 
@@ -68,8 +69,14 @@ SIZES = [
     (1, 2, 2, 2, 33, 16, 16),
     (1, 1, 1, 257, 31, 16, 20),
     (1, 1, 1, 1, 1, 1, 1),
+    (2, 6, 2, 90, 90, 32, 32),
+    (1, 8, 1, 1, 520, 32, 40),
+    (1, 1, 1, 9, 300, 300, 270),
 ]
-MASKS = ("none", "key padding", "full", "matrix", "one per row", "bool padding", "bool", "nothing")
+MASKS = (
+    *("none", "key padding", "full", "matrix", "one per row", "bool padding", "bool", "nothing"),
+    *("behind a length", "in front of a start", "bands"),
+)
 
 
 @dataclass
@@ -98,13 +105,26 @@ class Case:
         self.output = self.output.transpose(0, 2, 1, 3)
         if self.layout == "C":
             self.output = np.ascontiguousarray(self.output)
+        if self.layout == "slices of one product":
+            self.inputs = self.slices()
         self.mask = self.random_mask()
 
     def tensor(self, batch: int, heads: int, tokens: int, width: int) -> Array:
         values = self.random.standard_normal((batch, heads, tokens, width)).astype(self.dtype)
         if self.layout == "tokens first":
             return np.ascontiguousarray(values.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)
-        return np.asarray(values, order=self.layout)
+        return np.asarray(values, order="F" if self.layout == "F" else "C")
+
+    def slices(self) -> list[Array]:
+        """The inputs, side by side in the rows of one matrix."""
+        batch, *_, tokens = self.sizes[:4]
+        flat = [x.transpose(0, 2, 1, 3).reshape(batch, tokens, -1) for x in self.inputs]
+        ends = np.cumsum([x.shape[2] for x in flat])
+        parts = np.split(np.concatenate(flat, axis=2), ends[:-1], axis=2)
+        return [
+            part.reshape(batch, tokens, x.shape[1], x.shape[3]).transpose(0, 2, 1, 3)
+            for part, x in zip(parts, self.inputs, strict=True)
+        ]
 
     def random_mask(self) -> Array | None:
         batch, heads, _, queries, keys, *_ = self.sizes
@@ -116,12 +136,23 @@ class Case:
             "bool padding": (batch, 1, 1, keys),
             "bool": (batch, heads, queries, keys),
             "nothing": (batch, 1, 1, keys),
+            "behind a length": (batch, 1, 1, keys),
+            "in front of a start": (batch, 1, 1, keys),
+            "bands": (queries, keys),
         }
         if self.mask_kind == "none":
             return None
         hidden = self.random.random(shapes[self.mask_kind]) < 0.3
         if self.mask_kind == "nothing":
             return np.zeros_like(hidden)
+        column = np.arange(keys)
+        if self.mask_kind == "behind a length":
+            return np.broadcast_to(column <= keys // 2, hidden.shape).copy()
+        if self.mask_kind == "in front of a start":
+            start = np.where(column < keys // 3, -np.inf, 0).astype(self.dtype)
+            return np.broadcast_to(start, hidden.shape).copy()
+        if self.mask_kind == "bands":  # whole blocks of keys are hidden, others are seen by all
+            return (column // 128 + np.arange(queries)[:, None] // 64) % 2 == 0
         if self.mask_kind.startswith("bool"):
             return ~hidden
         values = self.random.standard_normal(hidden.shape).astype(self.dtype)
@@ -169,6 +200,18 @@ def test_kernel(target: str, mask: str, causal: bool) -> None:
             Case(sizes, mask, causal, layout).check(target)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", ["none", "bool", "behind a length"])
+@pytest.mark.parametrize("target", runnable_targets())
+def test_kernel_on_slices_of_one_product(target: str, mask: str, causal: bool) -> None:
+    for sizes in (
+        (2, 3, 3, 128, 128, 32, 32),
+        (1, 6, 2, 200, 200, 64, 64),
+        (3, 2, 2, 17, 17, 24, 24),
+    ):
+        Case(sizes, mask, causal, "slices of one product").check(target)
+
+
 @pytest.mark.parametrize("target", runnable_targets())
 def test_kernel_in_double_precision(target: str) -> None:
     for mask in ("none", "full", "bool"):
@@ -183,6 +226,46 @@ def test_not_a_number_spoils_its_row_alone(queries: int) -> None:
     result = case.run(runnable_targets()[0])
     assert np.all(np.isnan(result[0, 0, 0]))
     assert np.all(np.isfinite(result[0, 0, 1:]))
+
+
+def in_torch(case: Case) -> Array:
+    mask = None if case.mask is None else torch.from_numpy(case.mask)
+    tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in case.inputs]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return attend(*tensors, attn_mask=mask, scale=case.scale).numpy()
+
+
+@pytest.mark.parametrize("queries", [2, 70])
+@pytest.mark.parametrize("mask", ["bool", "full"])
+@pytest.mark.parametrize("target", runnable_targets())
+def test_rows_without_a_key_are_zero_as_in_torch(target: str, mask: str, queries: int) -> None:
+    case = Case((2, 2, 2, queries, 150, 32, 32), mask, False)
+    assert case.mask is not None
+    case.mask[:, :, ::3] = False if mask == "bool" else -np.inf
+    result = case.run(target)
+    assert not result[:, :, ::3].any()
+    np.testing.assert_allclose(result, in_torch(case), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("queries", [2, 70])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("operand", [0, 1, 2])
+@pytest.mark.parametrize("target", runnable_targets())
+def test_values_that_are_no_numbers_spread_as_in_torch(
+    target: str, operand: int, value: float, queries: int
+) -> None:
+    case = Case((1, 2, 2, queries, 150, 32, 32), "none", False)
+    case.inputs[operand][0, 1, 1, 5] = value
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(case.run(target), in_torch(case), rtol=0, atol=5e-6)
+
+
+def test_a_mask_of_the_least_number_weighs_hidden_keys_alike() -> None:
+    case = Case((1, 1, 1, 33, 40, 16, 16), "key padding", False)
+    assert case.mask is not None
+    case.mask[...] = np.finfo(np.float32).min
+    expected = np.broadcast_to(case.inputs[2].mean(axis=2, keepdims=True), case.output.shape)
+    np.testing.assert_allclose(case.run(runnable_targets()[0]), expected, rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("position", [2, 200])
