@@ -41,7 +41,7 @@ class MergeProducts(Pass):
     target: CpuTarget | None = None
 
     name: ClassVar[str] = "merge-products"
-    claims: ClassVar[tuple[str, ...]] = ("flops ==", "io_bound_bytes ==", "weight_bytes ==")
+    claims: ClassVar[tuple[str, ...]] = ("flops ==", "io_bound_bytes <=", "weight_bytes ==")
 
     def run(self, program: Program, decline: Decline) -> Program:
         if self.target is None:
