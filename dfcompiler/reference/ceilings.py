@@ -91,18 +91,7 @@ def measure_fma_gflops(threads: int, seconds: float = 0.2) -> float:
 
 @cache
 def _library(target: CpuTarget) -> ctypes.CDLL:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        raise ToolchainError("g++ is missing", hint="install it with apt-get install g++")
-    with tempfile.TemporaryDirectory(prefix="dfcompiler-ceilings-") as folder:
-        out = Path(folder) / "ceilings.so"
-        options = ("-O3", "-std=c++20", "-fopenmp", "-shared", "-fPIC", *target.flags)
-        command = [compiler, *options, str(_SOURCE), "-o", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            lines = tuple(done.stderr.strip().splitlines()[:5])
-            raise ToolchainError(f"{compiler} cannot build {_SOURCE.name}", lines)
-        library = ctypes.CDLL(str(out))
+    library = build_library(_SOURCE, target)
     for name in _RATES:
         function = library[f"dfc_{name}_gflops"]
         function.restype = ctypes.c_double
@@ -111,3 +100,23 @@ def _library(target: CpuTarget) -> ctypes.CDLL:
     library.dfc_read_gbps.restype = ctypes.c_double
     library.dfc_read_gbps.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_double]
     return library
+
+
+def build_library(source: Path, target: CpuTarget) -> ctypes.CDLL:
+    """A measuring program of one source file, built for `target` and loaded.
+
+    Raises:
+        ToolchainError: if it cannot be built.
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise ToolchainError("g++ is missing", hint="install it with apt-get install g++")
+    with tempfile.TemporaryDirectory(prefix="dfcompiler-measure-") as folder:
+        out = Path(folder) / f"{source.stem}.so"
+        options = ("-O3", "-std=c++20", "-fopenmp", "-shared", "-fPIC", *target.flags)
+        command = [compiler, *options, str(source), "-o", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            lines = tuple(done.stderr.strip().splitlines()[:5])
+            raise ToolchainError(f"{compiler} cannot build {source.name}", lines)
+        return ctypes.CDLL(str(out))
