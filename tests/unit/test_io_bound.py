@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import StringIO
+from itertools import product
 from math import ceil, isqrt
 
 import pytest
@@ -511,3 +512,44 @@ def test_the_table_of_bounds_shows_one_line_for_equal_kernels() -> None:
     assert text.count("matmul f32[3, 8]") == 1
     assert "unknown" in text
     assert "arithmetic" in text or "registers" in text
+
+
+def tiled_product(
+    m: int, n: int, k: int, tile: tuple[int, int, int, int]
+) -> Iterator[tuple[str, int, int]]:
+    """The words that the product kernel's loops touch: row blocks, panels, slices, tiles."""
+    mr, nr, kc, mc = tile
+    blocks = ceil(m / mc)
+    rows_ = ceil(ceil(m / blocks) / mr) * mr
+    for top, left, step in product(range(0, m, rows_), range(0, n, nr), range(0, k, kc)):
+        end = min(m, top + rows_)
+        columns = range(left, min(n, left + nr))
+        for first in range(top, end, mr):
+            for p in range(step, min(k, step + kc)):
+                yield from (("B", p, j) for j in columns)
+                for i in range(first, min(end, first + mr)):
+                    yield ("A", i, p)
+                    yield from (("C", i, j) for j in columns)
+
+
+@pytest.mark.parametrize("shape", [(24, 16, 24), (13, 20, 17), (12, 8, 64)])
+@pytest.mark.parametrize("words", [40, 120, 300, 700])
+def test_a_cache_twice_as_large_moves_no_more_than_the_schedule_counts(
+    shape: tuple[int, int, int], words: int
+) -> None:
+    m, n, k = shape
+    tile = (2, 4, 8, 6)
+    program = program_of(
+        f"@y: f32[{m}, {n}] = matmul @x, @w {{tile = {list(tile)}}}",
+        f"input @x: f32[{m}, {k}]\nweight @w: f32[{k}, {n}]\noutput @y: f32[{m}, {n}]",
+    )
+    (cost,) = op_costs(program, {}, 4 * words)
+    moved = []
+    for size in (words, 2 * words):
+        cache = LruCache(size)
+        for name, row, column in tiled_product(m, n, k, tile):
+            cache.touch((name, row, column), writes=name == "C", made=name == "C")
+        moved.append(4 * cache.moved())
+    assert cost.io_bound_bytes is not None
+    assert cost.io_bound_bytes <= moved[0]
+    assert moved[1] <= cost.moved_bytes
