@@ -1,9 +1,11 @@
 """Matrix products and attention, kernel by kernel: shares of the ceilings, and against torch.
 
-Every round measures the multiply-add ceiling, our kernel, the ceiling again and torch's kernel,
-each as the fastest of the calls within a millisecond or two: other work on a shared machine only
-ever makes a call slower. Shares and ratios are of figures from one round; medians and quartiles are
-over rounds. One thread is timed by its own processor time, which does not count when others run.
+Every round measures two ceilings, our kernel, the ceilings again and torch's kernel, each as the
+fastest of the calls within a millisecond or two: other work on a shared machine only ever makes a
+call slower. The ceilings are multiply-adds with all operands in registers, and the register tile of
+a matrix product with operands in the L1, which is what a product can reach at most. Shares and
+ratios are of figures from one round; medians and quartiles are over rounds. One thread is timed by
+its own processor time, which does not count when others run.
 Weights alternate between copies of some tens of megabytes together, as the layers of a
 model do; what stays in cache is at an advantage that no model gives.
 """
@@ -132,18 +134,20 @@ def cases(kernels: ctypes.CDLL) -> list[Case]:
 
 def measure(case: Case, rounds: int, threads: int, bandwidth: float) -> dict[str, Any]:
     """Shares and ratios of one case."""
-    from dfcompiler.reference.ceilings import measure_fma_gflops
+    from dfcompiler.reference.ceilings import measure_rates
 
+    target = parse_target("cpu")
     clock = time.thread_time if threads == 1 else time.perf_counter
-    ours, peer, ceilings = [], [], []
+    ours, peer, fma, tile = [], [], [], []
     for _ in range(rounds):
-        before = measure_fma_gflops(threads, CEILING_SECONDS)
+        before = measure_rates(target, threads, CEILING_SECONDS)
         ours.append(_fastest(case.ours, clock))
-        ceilings.append((before + measure_fma_gflops(threads, CEILING_SECONDS)) / 2)
+        after = measure_rates(target, threads, CEILING_SECONDS)
+        fma.append((before.fma_gflops + after.fma_gflops) / 2)
+        tile.append((before.tile_gflops + after.tile_gflops) / 2)
         time.sleep(0.004)  # the idle threads of one pool stop spinning
         peer.append(_fastest(case.peer, clock))
         time.sleep(0.004)
-    shares = [case.flops / t * 1e-9 / c for t, c in zip(ours, ceilings, strict=True)]
     ratios = [b / a for a, b in zip(ours, peer, strict=True)]
     middle_s = median(ours)
     row = {
@@ -151,13 +155,19 @@ def measure(case: Case, rounds: int, threads: int, bandwidth: float) -> dict[str
         "shape": case.shape,
         "median_us": middle_s * 1e6,
         "gflops": case.flops / middle_s * 1e-9,
-        "share_of_ceiling": median(shares),
+        "share_of_ceiling": _share(case, ours, fma),
+        "share_of_tile": _share(case, ours, tile),
         "stream_gbps": case.bytes / middle_s * 1e-9,
         "share_of_bandwidth": case.bytes / middle_s * 1e-9 / bandwidth,
         "torch_times_ours": [float(q) for q in np.percentile(ratios, (25, 50, 75))],
     }
     print(_line(row), flush=True)
     return row
+
+
+def _share(case: Case, seconds: list[float], gflops: list[float]) -> float:
+    """What part of a rate measured beside it a kernel reaches."""
+    return median(case.flops / t * 1e-9 / rate for t, rate in zip(seconds, gflops, strict=True))
 
 
 def _fastest(run: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -294,6 +304,7 @@ _HEADER = (
     "median µs",
     "GFLOP/s",
     "of FMA ceiling",
+    "of L1-fed tile",
     "GB/s streamed",
     "torch's time / ours (quartiles)",
 )
@@ -307,6 +318,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['median_us']:.1f}",
         f"{row['gflops']:.0f}",
         f"{row['share_of_ceiling']:.0%}",
+        f"{row['share_of_tile']:.0%}",
         f"{row['stream_gbps']:.1f}",
         f"{middle:.2f} ({low:.2f}–{high:.2f})",
     )

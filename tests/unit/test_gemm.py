@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sympy
 from compile_kernels import aligned, call, compile_kernels, runnable_targets
 from compile_sdfg import Compiled
 from scipy import special
@@ -16,19 +17,21 @@ from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir import interpret, parse
 from dfcompiler.ir.types import Layout, PhysicalAxis
 from dfcompiler.lowering import lower
+from dfcompiler.lowering.nodes.matmul import row_blocks
+from dfcompiler.lowering.symbolic import symbol
 from dfcompiler.target import parse_target
 
 SOURCE = """#include "cpu/gemm.h"
 using namespace dfc;
 using namespace dfc::gemm;
 
-template <class T, class B, class E>
+template <int depth = KC, int rows = MC, class T, class B, class E>
 void packed(const long* s, const T* a, const B* b, T* c, const E& epilogue) {
-  const long blocks = (s[0] + MC - 1) / MC;
+  const long blocks = (s[0] + rows - 1) / rows;
   for (long block = 0; block < blocks; ++block)
     for (long slice = 0; slice * WIDTH < s[1]; ++slice)
-      packed_task(block, blocks, slice, s[0], s[1], s[2], Rows<T>{a, s[3], s[4]}, b, c, s[7],
-                  epilogue);
+      packed_task<depth, rows>(block, blocks, slice, s[0], s[1], s[2], Rows<T>{a, s[3], s[4]}, b, c,
+                               s[7], epilogue);
 }
 template <class T, class B>
 void strided(const long* s, const T* a, const B* b, T* c) {
@@ -46,6 +49,8 @@ void strided(const long* s, const T* a, const B* b, T* c) {
     f;                                                                                       \\
   }
 #define PACKED(T, B, name, ...) USE(packed(s, a, b, c, __VA_ARGS__), T, B, name)
+#define SMALL(T, B, name, ...) \\
+  USE((packed<16, 50>(s, a, b, c, __VA_ARGS__)), T, B, name)
 #define STRIDED(T, B, name) USE(strided(s, a, b, c), T, B, name)
 extern "C" int panel_width() { return NR; }
 PACKED(float, float, plain, Epilogue<>{})
@@ -57,6 +62,8 @@ PACKED(float, float, relu, Epilogue{Relu{}})
 PACKED(float, float, tanh_add, Epilogue{Tanh{}, AddResidual<float>{residual, s[7]}})
 PACKED(float, std::int8_t, int8, Epilogue{ColumnScale<float>{scale}, Bias<float>{bias}})
 PACKED(double, double, f64, Epilogue{Scale<double>{scale}, Gelu{}})
+SMALL(float, float, small_blocks, Epilogue{Bias<float>{bias}, AddResidual<float>{residual, s[7]}})
+SMALL(float, std::int8_t, small_int8, Epilogue<>{})
 STRIDED(float, float, strided_f32)
 STRIDED(float, std::int8_t, strided_int8)
 STRIDED(double, double, strided_f64)
@@ -81,6 +88,8 @@ EPILOGUES: dict[str, Reference] = {
     "relu": lambda x, bias, scale, residual: np.maximum(x, 0),
     "tanh_add": lambda x, bias, scale, residual: np.tanh(x) + residual,
     "int8": lambda x, bias, scale, residual: x * scale + bias,
+    "small_blocks": lambda x, bias, scale, residual: x + bias + residual,
+    "small_int8": lambda x, bias, scale, residual: x,
     "f64": lambda x, bias, scale, residual: gelu(x * scale[0]),
 }
 SIZES = [(m, n, 31) for m in (1, 2, 3, 4, 5, 6, 7, 13, 31, 97, 257) for n in (1, 7, 31, 64, 341)]
@@ -132,7 +141,7 @@ def test_packed_product(target: str, name: str) -> None:
     assert library.panel_width() == machine.gemm_nr
     dtype = np.float64 if name == "f64" else np.float32
     for m, n, k in SIZES:
-        problem = Problem(m, n, k, dtype, codes=name == "int8")
+        problem = Problem(m, n, k, dtype, codes=name.endswith("int8"))
         b = aligned(pack(problem.b, panel_layout(machine.gemm_nr)))
         operands = problem.bias, problem.scale, problem.residual
         call(library[name], problem.strides(), problem.a, b, problem.c, *operands)
@@ -156,9 +165,11 @@ def test_strided_product(target: str, kind: str) -> None:
                 problem.check(EPILOGUES["plain"])
 
 
-def test_not_a_number_and_infinity_pass_through() -> None:
-    library, machine = compile_kernels(SOURCE, runnable_targets()[0])
-    problem = Problem(7, 70, 31, np.float32, codes=False)
+@pytest.mark.parametrize("rows", [7, 70])
+@pytest.mark.parametrize("target", runnable_targets())
+def test_not_a_number_and_infinity_pass_through(target: str, rows: int) -> None:
+    library, machine = compile_kernels(SOURCE, target)
+    problem = Problem(rows, 70, 31, np.float32, codes=False)
     problem.a[2, 3], problem.a[4, 5] = np.nan, np.inf
     b = aligned(pack(problem.b, panel_layout(machine.gemm_nr)))
     call(library["plain"], problem.strides(), problem.a, b, problem.c, None, None, None)
@@ -167,6 +178,42 @@ def test_not_a_number_and_infinity_pass_through() -> None:
     assert np.all(np.isnan(problem.c[2, :70]))
     np.testing.assert_array_equal(problem.c[4, :70], expected[4])
     assert np.all(np.isfinite(np.delete(problem.c, [2, 4], axis=0)))
+
+
+@pytest.mark.parametrize("target", runnable_targets())
+def test_gelu_of_infinities_is_that_of_torch(target: str) -> None:
+    import torch
+
+    library, machine = compile_kernels(SOURCE, target)
+    problem = Problem(13, 64, 31, np.float32, codes=False)
+    problem.a[2, 3], problem.a[4, 5] = np.nan, np.inf
+    b = aligned(pack(problem.b, panel_layout(machine.gemm_nr)))
+    call(library["bias_gelu"], problem.strides(), problem.a, b, problem.c, problem.bias, None, None)
+    with np.errstate(invalid="ignore"):
+        sums = problem.a.astype(np.float64) @ problem.b + problem.bias
+    expected = torch.nn.functional.gelu(torch.from_numpy(sums)).numpy()
+    np.testing.assert_allclose(problem.c[:, :64], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_are_split_for_every_core_and_evenly() -> None:
+    for rows in (1, 7, 16, 31, 128, 257, 1024):
+        for others in (1, 5, 6, 18):
+            for cores in (1, 2, 16, 64):
+                blocks = row_blocks(rows, 256, others, cores)
+                assert -(-rows // blocks) <= 256
+                assert blocks == 1 or rows // blocks >= 12
+                enough = rows >= 24 * cores
+                tasks = blocks * others
+                assert not enough or tasks >= 0.9 * cores * -(-tasks // cores)
+
+
+def test_unknown_rows_are_split_when_they_are_known() -> None:
+    rows = symbol("rows")
+    for cores, others in ((2, 6), (16, 6), (64, 18)):
+        blocks = row_blocks(rows, 256, others, cores)
+        for count in (1, 7, 128, 1024, 5000):
+            value = sympy.sympify(str(blocks), {"int_ceil": lambda a, b: sympy.ceiling(a / b)})
+            assert value.subs("rows", count) == row_blocks(count, 256, others, cores)
 
 
 PROGRAM = """
@@ -193,6 +240,7 @@ program products(B, S) {{
   output @gate: f32[B, S, 101]
   output @codes: f32[B, S, 101]
   output @one_scale: f32[B, S, 101]
+  output @tiled: f32[B, S, 101]
   state main {{
     @packed: f32[B, S, 101] = matmul @x, @w
     @plain: f32[B, S, 101] = matmul @x, @v
@@ -221,6 +269,7 @@ program products(B, S) {{
       %m: f32[B, S, 101] = matmul @x, %d
       %g: f32[B, S, 101] = gelu %m {{approximate = "tanh"}}
     end
+    @tiled: f32[B, S, 101] = matmul @x, @w {{tile = [{rows}, {width}, 32, 60]}}
   }}
 }}
 """
@@ -228,8 +277,10 @@ program products(B, S) {{
 
 @pytest.fixture(scope="module", params=["native", "pure"])
 def products(request: pytest.FixtureRequest) -> Compiled:
-    width = parse_target("cpu").gemm_nr
-    program = parse(PROGRAM.format(layout=f"1/{width} 0 1%{width}"))
+    target = parse_target("cpu")
+    width = target.gemm_nr
+    layout = f"1/{width} 0 1%{width}"
+    program = parse(PROGRAM.format(layout=layout, width=width, rows=target.gemm_mr))
     random = np.random.default_rng(0)
     data = {
         c.name: (random.standard_normal(c.type.shape) * 9).astype(c.type.dtype.numpy)
@@ -286,6 +337,8 @@ UNSUPPORTED = {
     "@x: f16[4, 8]; @w: f16[8, 4]; matmul @x, @w": "no kernel for f16 times f16",
     "@x: i64[4, 8]; @w: i64[8, 4]; matmul @x, @w": "no kernel for i64 times i64",
     "@x: f32[4, 8]; @w: f32[8, 4; 1/3 0 1%3]; matmul @x, @w": "does not read the layout 1/3 0 1%3",
+    "@x: f32[4, 8]; @w: f32[8, 4]; matmul @x, @w {tile = [3, 5, 32, 60]}": "register tile of 3 × 5",
+    "@x: f32[4, 8]; @w: f32[8, 4]; matmul @x, @w {tile = [MR, NR, 30, 60]}": "needs a depth of 16",
 }
 
 
@@ -293,6 +346,8 @@ UNSUPPORTED = {
 def test_what_has_no_kernel_is_refused(case: str) -> None:
     x, w, op = case.split("; ", 1)[0], *case.split("; ", 1)[1].rsplit("; ", 1)
     dtype = x.split()[1][:3]
+    machine = parse_target("cpu")
+    op = op.replace("MR", str(machine.gemm_mr)).replace("NR", str(machine.gemm_nr))
     program = parse(
         f"program p() {{\n  input {x}\n  weight {w}\n  output @y: {dtype}[4, 4]\n"
         f"  state main {{\n    @y: {dtype}[4, 4] = {op}\n  }}\n}}\n"

@@ -99,7 +99,6 @@ void block_product(const Block<T>& block, long K, Rows<T> a, Slice& b, const E& 
   constexpr int R = tile_rows<T>;
   constexpr long most = depth_limit * long(sizeof(float)) / long(sizeof(T));
   alignas(64) T partial[(most_rows + R - 1) / R * R * WIDTH];
-  alignas(64) T result[R * NR];
   alignas(64) T copy[R * most];
   const long tiles = (block.rows + R - 1) / R, depth = step_depth<T>(K, most);
   const long low = block.rows / std::max<long>(1, tiles), higher = block.rows - low * tiles;
@@ -125,14 +124,13 @@ void block_product(const Block<T>& block, long K, Rows<T> a, Slice& b, const E& 
         const bool direct = last && !E::active && columns == NR;
         Sums<T> sums{k > 0 ? kept : nullptr, NR, kept, NR};
         if (last) {
-          sums.to = direct ? to : result;
-          sums.to_stride = direct ? block.ldc : NR;
+          if (direct) sums.to = to, sums.to_stride = block.ldc;
           dfc::detail::prefetch_rows<1>(to, block.ldc, rows, columns);
           epilogue.prefetch(row, rows, block.column0 + g * NR, columns);
         }
         fetching_tile<stream>(t, tiles, rows, d, left, lda, b.panel(g, k), b.next(g, k + d), sums);
         if (last && !direct)
-          finish(result, rows, columns, row, block.column0 + g * NR, to, block.ldc, epilogue);
+          finish(kept, rows, columns, row, block.column0 + g * NR, to, block.ldc, epilogue);
       }
       row += rows;
     }
