@@ -68,12 +68,14 @@ class Sample:
 
     Attributes:
         features: seconds that each resource would take alone.
-        seconds: what was measured.
+        seconds: what was measured for one run.
+        runs: how often it runs in a call.
     """
 
     family: str
     features: Features
     seconds: float
+    runs: int = 1
 
 
 def calibrate(machine: Machine, compile_program: Compile, rounds: int = 9) -> Machine:
@@ -167,7 +169,7 @@ def samples_of(
         elapsed_s, family = next(times), family_of(op, types)
         if family and runs:
             parts = features(op, types, machine, weight_bytes)
-            found.append(Sample(family, parts, elapsed_s / runs))
+            found.append(Sample(family, parts, elapsed_s / runs, runs))
     return found
 
 

@@ -13,7 +13,7 @@
 
 namespace dfc::gemm {
 
-inline constexpr int WIDTH = 64;          // columns of a slice
+inline constexpr int WIDTH = NR == 48 ? 48 : 64;  // columns of a slice
 inline constexpr int GROUP = WIDTH / NR;  // panels of a slice
 
 // A matrix in memory. Rows of A are read in place, or copied tile by tile when k is not contiguous.

@@ -18,7 +18,9 @@
 
 namespace dfc::gemm {
 
-#if DFC_VECTOR_BYTES == 64
+#if defined(DFC_GEMM_MR)  // benchmarks/tiles.py measures other register tiles
+inline constexpr int NR = DFC_GEMM_NR, MR = DFC_GEMM_MR;
+#elif DFC_VECTOR_BYTES == 64
 inline constexpr int NR = 64, MR = 6;  // 24 accumulators, 4 of B, 1 of A in 32 registers
 #elif DFC_VECTOR_BYTES == 32
 inline constexpr int NR = 16, MR = 6;  // 12 accumulators, 2 of B, 1 of A in 16 registers
