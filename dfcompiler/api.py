@@ -18,7 +18,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dfcompiler.artifact_cache import keep_artifact, recall_artifact
+from dfcompiler.artifact_cache import keep_artifact, may_be_kept, recall_artifact
+from dfcompiler.codegen.process import Background
 from dfcompiler.codegen.store import sha256_of
 from dfcompiler.errors import ModelError, UnsupportedError, UsageError, VerifyError
 from dfcompiler.target import CpuTarget, parse_target
@@ -182,12 +183,12 @@ def compile_artifact(
     if file is None:
         return _compile(model, folder, given, machine, stage)
     stage("recall")
-    model_hash = sha256_of(file)
-    if plain is not None:
-        notes = recall_artifact(file, model_hash, plain, machine, folder)
+    hashing = Background(lambda: sha256_of(file))
+    if plain is not None and may_be_kept(file):
+        notes = recall_artifact(file, hashing.result(), plain, machine, folder)
         if notes is not None:
             return Compiled(folder, notes["report"], stage.finished())
-    return _compile(model, folder, given, machine, stage, file, model_hash, plain)
+    return _compile(model, folder, given, machine, stage, file, hashing.result, plain)
 
 
 def _compile(
@@ -197,13 +198,13 @@ def _compile(
     machine: CpuTarget,
     stage: _Stages,
     file: Path | None = None,
-    model_hash: str = "",
+    model_hash: Callable[[], str] = str,
     plain: Mapping[str, Any] | None = None,
 ) -> Compiled:
     """Builds an artifact; keeps that of a file."""
     report = _build(model, folder, given, machine, stage, model_hash)
     if file is not None and plain is not None:
-        keep_artifact(file, model_hash, plain, machine, folder, {"report": report})
+        keep_artifact(file, model_hash(), plain, machine, folder, {"report": report})
     return Compiled(folder, report, stage.finished())
 
 
@@ -213,7 +214,7 @@ def _build(
     given: Options,
     machine: CpuTarget,
     stage: _Stages,
-    model_hash: str,
+    model_hash: Callable[[], str],
 ) -> Mapping[str, Any]:
     """Imports, optimizes, lowers and builds; the report, with the seconds of the passes.
 

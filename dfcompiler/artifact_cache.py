@@ -23,6 +23,11 @@ from dfcompiler.target import CpuTarget
 _TOOLS = ("dace", "numpy", "onnx", "sympy", "ml_dtypes")
 
 
+def may_be_kept(model: Path) -> bool:
+    """Whether an artifact of a file of this size was kept: only then is its hash worth waiting."""
+    return find(_size_key(model)) is not None
+
+
 def recall_artifact(
     model: Path, model_hash: str, options: Mapping[str, Any], target: CpuTarget, out: Path
 ) -> dict[str, Any] | None:
@@ -69,6 +74,7 @@ def keep_artifact(
         (folder / "files.json").write_text(json.dumps(names), encoding="utf-8")
 
     with suppress(OSError):
+        stored(_size_key(model), lambda folder: None)
         stored(_list_key(model_hash), list_files)
         hashes = [sha256_of(model.parent / name) for name in names]
         key = _key(model.stem, model_hash, hashes, options, target)
@@ -91,6 +97,10 @@ def _external_files(model_hash: str) -> list[str] | None:
         return None
     names: list[str] = json.loads((folder / "files.json").read_text(encoding="utf-8"))
     return names
+
+
+def _size_key(model: Path) -> str:
+    return digest(["size of a kept model", str(model.stat().st_size)])
 
 
 def _list_key(model_hash: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,12 +26,14 @@ from dfcompiler.codegen.place import MANIFEST, check_replaceable, written_beside
 from dfcompiler.codegen.process import Background
 from dfcompiler.codegen.templates import template
 from dfcompiler.codegen.toolchain import find_compiler
-from dfcompiler.codegen.weights import StoredTensor, write_weights
+from dfcompiler.codegen.weights import WeightsFile, write_weights
 from dfcompiler.ir import show
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.symbolic import program_name
 from dfcompiler.pipeline import Snapshot
 from dfcompiler.target import CpuTarget
+
+WEIGHTS = "weights.bin"
 
 
 class Transformed(Protocol):
@@ -48,7 +51,7 @@ def build(
     *,
     report: Mapping[str, Any] | None = None,
     force: bool = False,
-    source_hash: str = "",
+    source_hash: str | Callable[[], str] = "",
     tokenizer: str | Path | None = None,
 ) -> Path:
     """Writes the artifact of a lowered program to `out` and returns its path.
@@ -63,7 +66,7 @@ def build(
         out: the directory to make.
         report: contents of ``report.json``; equal compiles need equal reports.
         force: whether to replace an artifact that is there.
-        source_hash: hash of the model.
+        source_hash: hash of the model, or what gives it when everything else is done.
         tokenizer: a file to keep as ``tokenizer.json``.
 
     Raises:
@@ -80,34 +83,34 @@ def build(
         generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
         interface = replace(interface, call_symbols=tuple(map(program_name, generated.symbols)))
         prelude = prelude_text(generated.includes)
-        program = Unit("program", {"program.cpp": generated.code, PRELUDE: prelude})
-        compiling = Background(lambda: compile_unit(program, target))
+        codes = {"program": generated.code, **generated.parts}
+        units = [Unit(n, {f"{n}.cpp": code, PRELUDE: prelude}) for n, code in codes.items()]
+        compiling = [Background(partial(compile_unit, unit, target)) for unit in units]
         try:
-            stored = write_weights(folder / "weights.bin", lowered.program)
-            weight_bytes = (folder / "weights.bin").stat().st_size
-            calls = _interface_unit(interface, stored, weight_bytes)
+            weights = write_weights(folder / WEIGHTS, lowered.program)
+            calls = _interface_unit(interface, weights)
             _write_documents(folder, result, lowered, report, tokenizer)
             (folder / "model.h").write_text(calls.files["model.h"], encoding="utf-8")
-            objects = [compile_unit(calls, target), compiling.result()]
+            objects = [compile_unit(calls, target), *(one.result() for one in compiling)]
         finally:
-            compiling.stop()
-        link_library([calls, program], objects, target, folder / "src", folder / LIBRARY)
-        facts = manifest(interface, target, compiler, stored, lowered.kernels, source_hash)
+            for one in compiling:
+                one.stop()
+        link_library([calls, *units], objects, target, folder / "src", folder / LIBRARY)
+        origin = source_hash if isinstance(source_hash, str) else source_hash()
+        facts = manifest(interface, target, compiler, weights.tensors, lowered.kernels, origin)
         if lowered.measured:
             facts["measured"] = measured_rows(lowered.measured)
-        facts["files"] = file_table(folder)
+        facts["files"] = file_table(folder, {WEIGHTS: weights.sha256})
         (folder / MANIFEST).write_text(to_json(facts), encoding="utf-8")
     return out
 
 
-def _interface_unit(
-    interface: Interface, stored: Sequence[StoredTensor], weight_bytes: int
-) -> Unit:
+def _interface_unit(interface: Interface, weights: WeightsFile) -> Unit:
     return Unit(
         "interface",
         {
             **{name: template(name, {}) for name in ("interface.cpp", "sizes.h", "instance.h")},
-            "tables.h": c_api.tables(interface, stored, weight_bytes),
+            "tables.h": c_api.tables(interface, weights.tensors, weights.bytes),
             "model.h": c_api.header(interface),
         },
     )

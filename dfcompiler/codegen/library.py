@@ -144,7 +144,7 @@ def _precompiled(text: str, target: CpuTarget, compiler: Compiler) -> Path | Non
     key = _prelude_key(text, target, compiler)
     if key in _preparing:
         with contextlib.suppress(DfcError, OSError):  # the unit itself will show what is wrong
-            _preparing.pop(key).result()
+            _preparing[key].result()
     return find(key)
 
 

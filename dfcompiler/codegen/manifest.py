@@ -79,15 +79,18 @@ def measured_rows(ops: Sequence[Op]) -> list[dict[str, str]]:
     return [{"kind": op.kind, "result": op.result, "source": op.source} for op in ops]
 
 
-def file_table(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file below `folder`, by its path from there."""
+def file_table(folder: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of every file below `folder`, by its path from there.
+
+    Args:
+        folder: the artifact.
+        known: sha256 of files that need not be read for it.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in files
+        name: {"bytes": path.stat().st_size, "sha256": known.get(name) or sha256_of(path)}
+        for name, path in zip(names, files, strict=True)
     }
 
 
@@ -115,7 +118,6 @@ def _stored(tensor: StoredTensor) -> dict[str, Any]:
         "layout": str(tensor.type.layout),
         "offset": tensor.offset,
         "bytes": tensor.bytes,
-        "sha256": tensor.sha256,
     }
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from dfcompiler.codegen.place import written_beside
-from dfcompiler.codegen.store import digest, find, stored
+from dfcompiler.codegen.store import LARGEST_BYTES, digest, find, stored
 
 _ROOT = Path(__file__).parent.parent
 
@@ -38,7 +38,12 @@ def recall(key: str, out: str | Path, *, force: bool = False) -> Recalled | None
 
 
 def keep(key: str, artifact: Path, notes: bytes = b"") -> None:
-    """Keeps an artifact under `key`: a digest of the model, the options and `code_digest`."""
+    """Keeps an artifact under `key`: a digest of the model, the options and `code_digest`.
+
+    One that is larger than the whole store may be is not kept.
+    """
+    if sum(path.stat().st_size for path in artifact.rglob("*") if path.is_file()) > LARGEST_BYTES:
+        return
 
     def make(work: Path) -> None:
         shutil.copytree(artifact, work / "artifact")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-_LARGEST_BYTES = 1 << 30
+LARGEST_BYTES = 1 << 30
 _ABANDONED_S = 24 * 3600
 
 
@@ -121,5 +121,5 @@ def _prune(root: Path, newest: Path) -> None:
         total = 0
         for folder in folders:
             total += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-            if total > _LARGEST_BYTES and folder != newest:
+            if total > LARGEST_BYTES and folder != newest:
                 shutil.rmtree(folder, ignore_errors=True)

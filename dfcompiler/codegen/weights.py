@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +24,7 @@ PAGE_ALIGNMENT = 4096
 PAGE_ALIGNED_FROM = 1 << 20
 """Tensors of this many bytes begin on a page of their own."""
 _CHUNK_BYTES = 4 << 20
+_CHUNKS_BEHIND = 2
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,20 @@ class StoredTensor:
     Attributes:
         offset: bytes from the start of the file.
         bytes: size, padding of the layout included.
-        sha256: hash of these bytes.
     """
 
     name: str
     role: str
     type: TensorType
     offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What was written: its tensors in the program's order, its size and its hash."""
+
+    tensors: tuple[StoredTensor, ...]
     bytes: int
     sha256: str
 
@@ -48,42 +58,104 @@ def pack(array: np.ndarray, layout: Layout) -> np.ndarray:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def write_weights(path: Path, program: Program) -> tuple[StoredTensor, ...]:
+def write_weights(path: Path, program: Program) -> WeightsFile:
     """Writes the weights and initial persistent values of `program`, one chunk at a time.
 
     Equal tensors are stored once. The file starts with a magic number and the digest of its table.
+    While one chunk is packed, the one before is written and hashed.
 
     Raises:
         InternalError: if a weight has no data, or data that its type contradicts.
     """
-    stored: list[StoredTensor] = []
-    seen: dict[tuple[str, int], int] = {}
-    with path.open("wb") as file:
-        file.write(bytes(HEADER_BYTES))
-        for container in _with_data(program):
-            array = _checked(program, container)
-            size = _physical_bytes(container.type)
-            end = file.tell()
-            offset = _aligned(end, size)
-            file.seek(offset)
-            digest = _write(file, _chunks(array, container.type.layout))
-            if file.tell() - offset != size:
+    tensors, arrays = _table(program)
+    with path.open("wb") as file, _Stream(file) as stream:
+        stream.append(np.frombuffer(MAGIC + table_digest(tensors), np.uint8))
+        for tensor, array in arrays:
+            stream.pad(tensor.offset)
+            for chunk in _chunks(array, tensor.type.layout):
+                stream.append(chunk)
+            if stream.bytes - tensor.offset != tensor.bytes:
+                found = stream.bytes - tensor.offset
                 raise InternalError(
-                    f"@{container.name} packs to {file.tell() - offset} bytes; expected {size}"
+                    f"@{tensor.name} packs to {found} bytes; expected {tensor.bytes}"
                 )
-            first = seen.setdefault((digest, size), offset)
-            if first != offset:
-                file.truncate(end)
-                file.seek(end)
-            stored.append(
-                StoredTensor(
-                    container.name, container.role.value, container.type, first, size, digest
-                )
-            )
-        file.truncate(_aligned(file.tell(), 0))
-        file.seek(0)
-        file.write(MAGIC + table_digest(stored))
-    return tuple(stored)
+        stream.pad(max(HEADER_BYTES, _aligned(stream.bytes, 0)))
+    return WeightsFile(tensors, stream.bytes, stream.digest.hexdigest())
+
+
+class _Stream:
+    """A file that is written and hashed in the background, a few chunks behind."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.bytes = file, 0
+        self.digest = hashlib.sha256()
+        self._workers = [ThreadPoolExecutor(1) for _ in range(2)]
+        self._pending: deque[Future[Any]] = deque()
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._workers:
+            worker.shutdown()
+        while self._pending:
+            self._pending.popleft().result()
+
+    def append(self, chunk: np.ndarray) -> None:
+        data = _bytes_of(chunk).data
+        self.bytes += len(data)
+        writer, hasher = self._workers
+        self._pending.append(writer.submit(self.file.write, data))
+        self._pending.append(hasher.submit(self.digest.update, data))
+        while len(self._pending) > 2 * _CHUNKS_BEHIND:
+            self._pending.popleft().result()
+
+    def pad(self, offset: int) -> None:
+        if offset > self.bytes:
+            self.append(np.zeros(offset - self.bytes, np.uint8))
+
+
+def _table(
+    program: Program,
+) -> tuple[tuple[StoredTensor, ...], list[tuple[StoredTensor, np.ndarray]]]:
+    """Where every tensor lies, and those that are written, in their order."""
+    stored: list[StoredTensor] = []
+    written: list[tuple[StoredTensor, np.ndarray]] = []
+    same: dict[tuple[object, ...], list[tuple[StoredTensor, np.ndarray]]] = {}
+    end = HEADER_BYTES
+    for container in _with_data(program):
+        array = _checked(program, container)
+        size = _physical_bytes(container.type)
+        candidates = same.setdefault((container.type.layout, *_sample(array)), [])
+        first = next((t.offset for t, other in candidates if _equal(array, other)), None)
+        offset = _aligned(end, size) if first is None else first
+        tensor = StoredTensor(container.name, container.role.value, container.type, offset, size)
+        stored.append(tensor)
+        if first is None:
+            end = offset + size
+            written.append((tensor, array))
+            candidates.append((tensor, array))
+    return tuple(stored), written
+
+
+def _sample(array: np.ndarray) -> tuple[object, ...]:
+    """What equal arrays have in common, and few others."""
+    first = (parts_of(array) or (array,))[0]
+    few = np.ascontiguousarray(first[tuple(slice(0, 8) for _ in first.shape)])
+    return array.shape, array.dtype.str, few.tobytes()
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays of one shape and dtype have the same bytes."""
+    ours, theirs = parts_of(a) or (a,), parts_of(b) or (b,)
+    if len(ours) != len(theirs):
+        return False
+    pairs = zip(ours, theirs, strict=True)
+    return all(x is y or np.array_equal(_bytes_of(x), _bytes_of(y)) for x, y in pairs)
+
+
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def table_digest(stored: Iterable[StoredTensor]) -> bytes:
@@ -123,15 +195,6 @@ def _physical_bytes(type: TensorType) -> int:  # noqa: A002
 def _aligned(offset: int, size: int) -> int:
     alignment = PAGE_ALIGNMENT if size >= PAGE_ALIGNED_FROM else ALIGNMENT
     return -(-offset // alignment) * alignment
-
-
-def _write(file: BinaryIO, chunks: Iterable[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        data = chunk.reshape(-1).view(np.uint8).data
-        digest.update(data)
-        file.write(data)
-    return digest.hexdigest()
 
 
 def _chunks(array: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:

@@ -156,7 +156,7 @@ def test_store_with_many_writers(cache: Path) -> None:
 
 
 def test_store_drops_what_was_not_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LARGEST_BYTES", 2000)
+    monkeypatch.setattr(store, "LARGEST_BYTES", 2000)
 
     def make(folder: Path) -> None:
         (folder / "result").write_bytes(bytes(900))

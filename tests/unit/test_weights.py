@@ -15,7 +15,9 @@ from dfcompiler.codegen import weights
 from dfcompiler.codegen.weights import HEADER_BYTES, MAGIC, pack, write_weights
 from dfcompiler.errors import InternalError
 from dfcompiler.ir import Container, DType, Layout, PhysicalAxis, Program, Role, TensorType
+from dfcompiler.ir.stacked import stack
 
+PERMUTED = Layout.permuted(1, 0, 2)
 PANELS = Layout((PhysicalAxis(1, 4), PhysicalAxis(0), PhysicalAxis(1, 4, True)))
 
 
@@ -90,20 +92,36 @@ def test_file(tmp_path: Path) -> None:
     big = np.arange(300_000, dtype=np.float32)
     program = program_of(a=np.ones(3, np.int8), big=big, same=big.copy(), b=np.ones(2, np.float64))
     path = tmp_path / "weights.bin"
-    stored = {tensor.name: tensor for tensor in write_weights(path, program)}
+    file = write_weights(path, program)
+    stored = {tensor.name: tensor for tensor in file.tensors}
     content = path.read_bytes()
+    assert (file.bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert content.startswith(MAGIC)
     assert len(content) % 64 == 0
     for name, array in program.data.items():
         tensor = stored[name]
         found = content[tensor.offset : tensor.offset + tensor.bytes]
         assert found == array.tobytes()
-        assert tensor.sha256 == hashlib.sha256(found).hexdigest()
         assert tensor.offset >= HEADER_BYTES
         assert tensor.offset % 64 == 0
     assert stored["same"].offset == stored["big"].offset
     assert stored["big"].offset % 4096 == 0
     assert len(content) < 2 * big.nbytes
+
+
+def test_layers_are_put_together_while_they_are_written(tmp_path: Path) -> None:
+    layers = [np.arange(15, dtype=np.float32).reshape(3, 5) + 100 * i for i in range(4)]
+    order = (PhysicalAxis(0), PhysicalAxis(2, 4), PhysicalAxis(1), PhysicalAxis(2, 4, True))
+    types = [
+        TensorType(DType.F32, (4, 3, 5), layout) for layout in (Layout(order), Layout(), PERMUTED)
+    ]
+    containers = tuple(Container(Role.WEIGHT, f"w{i}", t) for i, t in enumerate(types))
+    data = {container.name: stack(layers) for container in containers}
+    path = tmp_path / "weights.bin"
+    for tensor in write_weights(path, Program("p", (), containers, (), data)).tensors:
+        expected = pack(np.stack(layers), tensor.type.layout)
+        found = path.read_bytes()[tensor.offset : tensor.offset + tensor.bytes]
+        assert found == expected.tobytes()
 
 
 def test_header_tells_models_apart(tmp_path: Path) -> None:
@@ -117,7 +135,7 @@ def test_non_contiguous_views_are_written_as_they_read(tmp_path: Path) -> None:
     base = np.arange(12, dtype=np.float32).reshape(3, 4)
     program = program_of(t=base.T, s=base[:, ::2])
     path = tmp_path / "weights.bin"
-    for tensor in write_weights(path, program):
+    for tensor in write_weights(path, program).tensors:
         raw = path.read_bytes()[tensor.offset : tensor.offset + tensor.bytes]
         expected = np.ascontiguousarray(program.data[tensor.name])
         assert raw == expected.tobytes()
