@@ -29,6 +29,7 @@ bench: toolchain $(STAMP)  ## everything that is measured, into benchmarks/resul
 	$(PY) -m benchmarks.compile_time
 	$(PY) -m benchmarks.moved_bytes
 	$(PY) -m benchmarks.prediction
+	$(PY) -m benchmarks.tiles
 	$(PY) -m benchmarks.kernels
 	$(PY) -m benchmarks.accuracy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -101,28 +101,6 @@ def race(
             median(bf16) if bf16 else None,
         ),
     )
-
-
-def interleave(
-    contestants: Mapping[str, Callable[[], object]],
-    rounds: int = PAIRS,
-    warm_up: int = 2,
-    pause_s: float = PAUSE_S,
-) -> tuple[Timing, ...]:
-    """Runs functions of one process once a round, after some rounds that do not count.
-
-    For variants of one thing: engines whose threads spin belong into a `race`.
-    """
-    samples: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(warm_up + rounds):
-        for name, run in contestants.items():
-            time.sleep(pause_s)
-            started = time.perf_counter()
-            run()
-            elapsed_s = time.perf_counter() - started
-            if number >= warm_up:
-                samples[name].append(elapsed_s)
-    return tuple(Timing(name, tuple(values)) for name, values in samples.items())
 
 
 def ratio(ours: Timing, peer: Timing) -> Ratio:
