@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from dfcompiler.errors import UsageError
-from dfcompiler.ir import Attrs, Container, DType, Op, Program, Role, State
+from dfcompiler.ir import Attrs, DType, Op, Program, State
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, map_states
 from dfcompiler.pipeline import Decline, Pass
 from dfcompiler.target import CpuTarget
+from passes.rules.rounded_weights import LOW, RoundedWeights
 
-LOW = DType.BF16
 HEAD_STEP, MOST_HEAD = 32, 256
 """Widths of heads that the attention kernel takes: multiples of a tile, up to its buffers."""
 MOVEMENT = ("reshape", "transpose", "slice", "expand")
@@ -51,53 +51,13 @@ class LowerPrecision(Pass):
             raise UsageError(f"precision {self.precision} is not known; expected f32 or bf16")
         if self.precision == "f32":
             return program
-        weights = _Weights(program)
+        weights = RoundedWeights(program)
         extension = self.target.extension if self.target else ""
 
         def lowered(state: State) -> State:
             return _Lowering(program, state, weights, decline, extension).result()
 
         return drop_unused_weights(weights.added_to(map_states(program, lowered)))
-
-
-class _Weights:
-    """Which weights can be right-hand sides, and their copies in bfloat16."""
-
-    def __init__(self, program: Program) -> None:
-        self.program, self.table = program, program.table()
-        self.copies: dict[str, str] = {}
-
-    def fits(self, name: str) -> bool:
-        container = self.table.get(name[1:]) if name.startswith("@") else None
-        return (
-            container is not None
-            and container.role is Role.WEIGHT
-            and container.type.rank == 2
-            and container.type.dtype is DType.F32
-        )
-
-    def copy(self, name: str) -> str:
-        if name not in self.copies:
-            number, candidate = 1, f"{name[1:]}.bf16"
-            while candidate in self.table:
-                number += 1
-                candidate = f"{name[1:]}.bf16.{number}"
-            self.copies[name] = f"@{candidate}"
-        return self.copies[name]
-
-    def added_to(self, program: Program) -> Program:
-        """The program with each copy behind the weight that it was made from."""
-        containers: list[Container] = []
-        data = dict(program.data)
-        for container in program.containers:
-            containers.append(container)
-            copy = self.copies.get(f"@{container.name}")
-            if copy is None:
-                continue
-            containers.append(Container(Role.WEIGHT, copy[1:], container.type.with_dtype(LOW)))
-            if container.name in data:
-                data[copy[1:]] = data[container.name].astype(LOW.numpy)
-        return replace(program, containers=tuple(containers), data=data)
 
 
 @dataclass
@@ -112,7 +72,7 @@ class _Lowering:
 
     program: Program
     state: State
-    weights: _Weights
+    weights: RoundedWeights
     decline: Decline
     extension: str
     low: set[str] = field(default_factory=set)

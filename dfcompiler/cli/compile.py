@@ -12,6 +12,7 @@ from dfcompiler.cli.options import (
     FormatOption,
     ModelArgument,
     PipelineOption,
+    PrecisionOption,
     ShapeOption,
     TargetOption,
     parse_shapes,
@@ -31,7 +32,7 @@ def compile_command(
         typer.Option("--limit", metavar="NAME=NUMBER", help="Greatest value of a free size."),
     ] = None,
     pipeline: PipelineOption = "default",
-    precision: Annotated[str, typer.Option("--precision", help="f32, or bf16.")] = "f32",
+    precision: PrecisionOption = "f32",
     tokenizer: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--tokenizer", metavar="FILE", help="tokenizer.json to keep in the artifact."),

@@ -27,6 +27,10 @@ ShapeOption = Annotated[
 PipelineOption = Annotated[
     str, typer.Option("--pipeline", metavar="NAME|FILE.toml", help="Which passes to run.")
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option("--precision", help="f32, or bf16: products multiply in bfloat16."),
+]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="Threads to use; 0: one per core.")
 ]

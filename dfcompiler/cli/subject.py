@@ -46,6 +46,11 @@ class Subject:
         fix_symbols(self.program, values)
         return default_sizes(self.program) | values
 
+    @property
+    def precision(self) -> str:
+        """What the artifact's products multiply in."""
+        return str(self.model.manifest["numeric_policy"].get("precision", "f32"))
+
     def default_reference(self) -> str:
         """The reference that suits the model's file."""
         if self.source is None or self.source.suffix == ".ir":

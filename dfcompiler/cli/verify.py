@@ -14,12 +14,19 @@ from dfcompiler.cli.options import (
     FormatOption,
     ModelOrArtifact,
     PipelineOption,
+    PrecisionOption,
     ShapeOption,
     TargetOption,
     parse_shapes,
 )
 from dfcompiler.cli.session import Format, Session
 from dfcompiler.errors import ModelError, ToleranceError, UsageError
+
+_TOLERANCES = {"f32": 1e-5, "bf16": 2e-2}
+_POLICIES = {
+    "f32": "computed in the model's own precision",
+    "bf16": "products multiply in bfloat16, sums and all else are in float",
+}
 
 
 def verify_command(
@@ -35,12 +42,17 @@ def verify_command(
     ] = None,
     shape: ShapeOption = None,
     tolerance: Annotated[
-        float,
-        typer.Option("--tolerance", min=0, help="Greatest difference per magnitude, at least 1."),
-    ] = 1e-5,
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--tolerance",
+            min=0,
+            help="Greatest difference per magnitude, at least 1; by default that of the precision.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random inputs.")] = 0,
     target: TargetOption = "cpu",
     pipeline: PipelineOption = "default",
+    precision: PrecisionOption = "f32",
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Compare outputs with a reference on random inputs; exit code 6 over tolerance."""
@@ -49,7 +61,9 @@ def verify_command(
     from dfcompiler.reference.sampling import sample_inputs
 
     session: Session = context.obj
-    subject = open_subject(session, model, source, target, pipeline)
+    subject = open_subject(session, model, source, target, pipeline, precision)
+    if tolerance is None:
+        tolerance = _TOLERANCES[subject.precision]
     sizes = subject.sizes(parse_shapes(shape))
     inputs = sample_inputs(subject.program, sizes, seed)
     chosen = against or subject.default_reference()
@@ -66,6 +80,7 @@ def verify_command(
         "against": chosen,
         "sizes": sizes,
         "seed": seed,
+        "precision": subject.precision,
         "tolerance": tolerance,
         "ok": not over,
         "outputs": [asdict(d) for d in differences],
@@ -96,7 +111,9 @@ def _text(data: dict[str, Any]) -> list[Any]:
         table.add_row(one["name"], *figures, f"{one['elements']:,}")
     verdict = "within" if data["ok"] else "OVER"
     where = f" at {sizes}" if sizes else ""
+    policy = _POLICIES[data["precision"]]
     return [
-        f"against {data['against']}{where}: {verdict} the tolerance of {data['tolerance']:g}",
+        f"against {data['against']}{where}: {verdict} the tolerance of {data['tolerance']:g}; "
+        f"{policy}",
         table,
     ]

@@ -51,6 +51,7 @@ def manifest(
         "max_rank": interface.max_rank,
         "persistent": [{**_tensor(c), "bytes": c.type.stored_bytes} for c in interface.persistent],
         "numeric_policy": {
+            "precision": _precision(kernels),
             "flags": list(NUMERIC_FLAGS),
             "compile_flags": list(compile_flags(target)),
             "link_flags": list(link_flags()),
@@ -77,6 +78,12 @@ def manifest(
 def measured_rows(ops: Sequence[Op]) -> list[dict[str, str]]:
     """The operators that a measuring artifact times, in the order of its last output."""
     return [{"kind": op.kind, "result": op.result, "source": op.source} for op in ops]
+
+
+def _precision(kernels: Sequence[KernelRecord]) -> str:
+    """What products multiply in; sums, normalizations and softmax are in f32 either way."""
+    low = any(record.implementation.endswith(" bf16") for record in kernels)
+    return "bf16" if low else "f32"
 
 
 def file_table(folder: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ HEADER = "cpu/gemm.h"
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """One step of an epilogue and the value it reads, if any."""
 
     kind: str
@@ -48,15 +48,15 @@ def lower_linear(context: Context, op: Op) -> None:
         raise _unsupported(op, "it does not start with a matrix product")
     product = rest.pop(0)
     a, b = product.inputs
-    stages: list[_Stage] = []
+    stages: list[Stage] = []
     if codes is not None:
         if b != codes.result or len(codes.inputs) != 2:
             raise _unsupported(op, "its codes have zero points or are not the second operand")
         b, scale = codes.inputs
-        stages.append(_Stage(_scale_kind(op, types[scale].shape, product.type), scale))
+        stages.append(Stage(_scale_kind(op, types[scale].shape, product.type), scale))
     value = product.result
     for inner in rest:
-        stages.append(_stage(op, inner, value, types))
+        stages.append(stage_of(op, inner, value, types))
         value = inner.result
     _add_node(context, op, a, b, stages)
 
@@ -70,22 +70,27 @@ def _scale_kind(op: Op, shape: Shape, result: TensorType) -> str:
     raise _unsupported(op, f"scales of shape {list(shape)} are not one for each column")
 
 
-def _stage(op: Op, inner: Op, value: str, types: Mapping[str, TensorType]) -> _Stage:
+def stage_of(op: Op, inner: Op, value: str, types: Mapping[str, TensorType]) -> Stage:
+    """The stage of an epilogue that an operator on the product's value is.
+
+    Raises:
+        UnsupportedError: if it is none.
+    """
     if inner.kind in ACTIVATIONS and inner.inputs == (value,):
         tanh = inner.kind == "gelu" and inner.attr("approximate", "none") == "tanh"
-        return _Stage("gelu_tanh" if tanh else inner.kind)
+        return Stage("gelu_tanh" if tanh else inner.kind)
     if inner.kind in ("add", "mul") and value in inner.inputs:
         (operand,) = [name for name in inner.inputs if name != value] or [value]
         shape = types[operand].shape
         if operand != value and same_shape(shape, inner.type.shape):
-            return _Stage(inner.kind, operand)
+            return Stage(inner.kind, operand)
         column = same_shape(shape[-1:], inner.type.shape[-1:])
         if operand != value and column and all(dim == 1 for dim in shape[:-1]):
-            return _Stage("bias" if inner.kind == "add" else "column_scale", operand)
+            return Stage("bias" if inner.kind == "add" else "column_scale", operand)
     raise _unsupported(op, f"{inner.kind} is no stage of an epilogue")
 
 
-def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[_Stage]) -> None:
+def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[Stage]) -> None:
     implementation = context.expansions.get("matmul", "native")
     _check(context, op, a, b, implementation)
     packed = context.type(b).layout.is_tiled

@@ -9,8 +9,7 @@ from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.elementwise import lower_elementwise
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map, whole
-from dfcompiler.lowering.matmul import _Stage as Stage
-from dfcompiler.lowering.matmul import _stage as stage_of
+from dfcompiler.lowering.matmul import Stage, stage_of
 from dfcompiler.lowering.nodes import MatMulBf16
 from dfcompiler.lowering.symbolic import ceil_div, contraction_work, expression, product, text
 

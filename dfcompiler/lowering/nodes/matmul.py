@@ -31,7 +31,7 @@ from dfcompiler.lowering.symbolic import ceil_div, is_static, product, symbol, t
 # an operator does not say (KC, MC), and rows that are not worth splitting (those of a stream).
 SLICE_COLUMNS, STEP_DEPTH, BLOCK_ROWS, WHOLE_ROWS = 64, 128, 256, 24
 # How a stage of the epilogue is called in `kernels/cpu/epilogue.h`, and what it computes.
-_STAGES = {
+STAGES = {
     "scale": ("Scale", "a * b"),
     "column_scale": ("ColumnScale", "a * b"),
     "bias": ("Bias", "a + b"),
@@ -84,7 +84,7 @@ class MatMul(nodes.LibraryNode):
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
     """Extents of a product, and the strides of its operands over (*batch, row, column)."""
 
     batch: tuple[Any, ...]
@@ -94,7 +94,7 @@ class _Problem:
     strides: Mapping[str, list[Any]]
 
     @staticmethod
-    def of(node: MatMul, arrays: Arrays) -> _Problem:
+    def of(node: MatMul, arrays: Arrays) -> Problem:
         """The problem of a node; batch axes join the rows where that is possible."""
         shape = list(arrays["_o"].shape)
         strides = {"_b": [0] * len(shape)}
@@ -105,9 +105,9 @@ class _Problem:
             if stage in ("add", "mul"):
                 strides[f"_e{i}"] = broadcast_strides(arrays[f"_e{i}"], shape)
         depth = arrays["_a"].shape[-1]
-        return _Problem(tuple(shape[:-2]), shape[-2], shape[-1], depth, strides).merged()
+        return Problem(tuple(shape[:-2]), shape[-2], shape[-1], depth, strides).merged()
 
-    def merged(self) -> _Problem:
+    def merged(self) -> Problem:
         """The innermost batch axis becomes rows while B does not vary along it."""
         if not self.batch:
             return self
@@ -145,7 +145,7 @@ class ExpandNative(ExpandTransformation):
     @staticmethod
     def expansion(node: MatMul, state: dace.SDFGState, sdfg: dace.SDFG, **_: Any) -> Any:
         arrays = connected_arrays(node, state, sdfg)
-        problem = _Problem.of(node, arrays)
+        problem = Problem.of(node, arrays)
         graph = nested_graph(node, arrays)
         slices = ceil_div(problem.columns, SLICE_COLUMNS)
         others = product([*problem.batch, slices])
@@ -184,7 +184,7 @@ def _splits(tasks: int, cores: int) -> int:
     return next(n for n in range(1, cores + 1) if n * tasks >= 0.9 * cores * -(-n * tasks // cores))
 
 
-def _task(node: MatMul, arrays: Arrays, problem: _Problem, blocks: Any) -> str:
+def _task(node: MatMul, arrays: Arrays, problem: Problem, blocks: Any) -> str:
     a_type, b_type = arrays["_a"].dtype.ctype, arrays["_b"].dtype.ctype
     tile = f"<{node.step_depth}, {node.block_rows}>"
     task = f"_block, {text(blocks)}, _slice"
@@ -200,11 +200,11 @@ def _task(node: MatMul, arrays: Arrays, problem: _Problem, blocks: Any) -> str:
     )
 
 
-def _epilogue(node: MatMul, arrays: Arrays, problem: _Problem) -> str:
+def _epilogue(node: MatMul, arrays: Arrays, problem: Problem) -> str:
     dtype = arrays["_o"].dtype.ctype
     stages = []
     for i, stage in enumerate(node.stages):
-        name, _ = _STAGES[stage]
+        name, _ = STAGES[stage]
         if stage in ("add", "mul"):
             stages.append(f"dfc::{name}<{dtype}>{{{problem.rows_of(f'_e{i}')}}}")
         elif stage in WITH_OPERAND:
@@ -231,7 +231,7 @@ class ExpandPure(ExpandTransformation):
         depth = arrays["_a"].shape[-1]
         add_element_map(graph, "zero", ranges, {}, ("_o", index), "out = 0;")
         reads = {
-            "a": ("_a", _tail(arrays["_a"], [*index[:-1], k])),
+            "a": ("_a", tail(arrays["_a"], [*index[:-1], k])),
             "b": ("_b", _b_index(node, arrays["_b"], index, k)),
         }
         add_element_map(
@@ -246,13 +246,13 @@ class ExpandPure(ExpandTransformation):
         for i, stage in enumerate(node.stages):
             reads = {"a": ("_o", index)}
             if stage in WITH_OPERAND:
-                reads["b"] = (f"_e{i}", _tail(arrays[f"_e{i}"], index))
-            code = f"out = {_STAGES[stage][1]};"
+                reads["b"] = (f"_e{i}", tail(arrays[f"_e{i}"], index))
+            code = f"out = {STAGES[stage][1]};"
             add_element_map(graph, f"stage{i}", ranges, reads, ("_o", index), code)
         return in_place_of(node, graph)
 
 
-def _tail(array: dace.data.Array, index: Sequence[Any]) -> list[Any]:
+def tail(array: dace.data.Array, index: Sequence[Any]) -> list[Any]:
     """The index into an operand that broadcasts to what `index` walks over."""
     last = index[len(index) - len(array.shape) :]
     return [0 if extent == 1 else i for i, extent in zip(last, array.shape, strict=True)]
@@ -261,4 +261,4 @@ def _tail(array: dace.data.Array, index: Sequence[Any]) -> list[Any]:
 def _b_index(node: MatMul, b: dace.data.Array, index: Sequence[Any], k: Any) -> list[Any]:
     if node.packed:
         return [int_floor(index[-1], node.panel), k, index[-1] % node.panel]
-    return _tail(b, [*index[:-2], k, index[-1]])
+    return tail(b, [*index[:-2], k, index[-1]])

@@ -20,10 +20,7 @@ from dfcompiler.lowering.nodes.expansion import (
     in_place_of,
     nested_graph,
 )
-from dfcompiler.lowering.nodes.matmul import _STAGES as STAGES
-from dfcompiler.lowering.nodes.matmul import WITH_OPERAND
-from dfcompiler.lowering.nodes.matmul import _Problem as Problem
-from dfcompiler.lowering.nodes.matmul import _tail as tail
+from dfcompiler.lowering.nodes.matmul import STAGES, WITH_OPERAND, Problem, tail
 from dfcompiler.lowering.symbolic import ceil_div, symbol, text
 
 # Bytes of a block of A that stays in the L2 while panels pass it, and its most and least rows.
