@@ -107,8 +107,8 @@ ROWS = (
         _matmul_flops,
         _matmul_reference,
         optional={"accumulate": None},
-        doc="[..., M, K] · [..., K, N] with broadcast batch axes; accumulate is the element type of "
-        "the sums and of the result, that of the operands by default",
+        doc="[..., M, K] · [..., K, N] with broadcast batch axes; accumulate is the element type "
+        "of the sums and of the result, that of the operands by default",
     ),
     OpSpec(
         "attention",
