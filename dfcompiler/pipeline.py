@@ -78,9 +78,9 @@ class Pass:
         """The rewritten program; `program` itself when nothing matches."""
         raise NotImplementedError
 
-    def choices(self, program: Program) -> tuple[Chosen, ...]:
-        """What it decides in `program` between alternatives with prices, for reports."""
-        return ()
+    def decide(self, program: Program, decline: Decline) -> tuple[Program, tuple[Chosen, ...]]:
+        """What `run` gives, and what it chose between alternatives with prices, for reports."""
+        return self.run(program, decline), ()
 
     def parsed_claims(self) -> tuple[Claim, ...]:
         """The claims of this pass.
@@ -200,7 +200,7 @@ class Pipeline:
             place = f"pass {one.name} ({number} of {len(self.passes)})"
             declined: list[Declined] = []
             started = time.perf_counter()
-            result = _guarded(f"in {place}", _run_pass, one, program, declined)
+            result, chosen = _guarded(f"in {place}", _run_pass, one, program, declined)
             seconds = time.perf_counter() - started
             changed = result is not program and result != program
             after = before
@@ -210,7 +210,6 @@ class Pipeline:
                 after = _guarded(f"after {place}", _measure_all, result, probes)
                 snapshots.append(Snapshot(number, one.name, result))
             _check_claims(one, before, after, f"after {place}")
-            chosen = _guarded(f"in {place}", one.choices, program)
             records.append(
                 PassRecord(one.name, seconds, changed, before, after, tuple(declined), chosen)
             )
@@ -218,8 +217,10 @@ class Pipeline:
         return PipelineResult(program, tuple(records), tuple(snapshots), probes)
 
 
-def _run_pass(one: Pass, program: Program, declined: list[Declined]) -> Program:
-    return one.run(program, lambda op, reason: declined.append(Declined(op, reason)))
+def _run_pass(
+    one: Pass, program: Program, declined: list[Declined]
+) -> tuple[Program, tuple[Chosen, ...]]:
+    return one.decide(program, lambda op, reason: declined.append(Declined(op, reason)))
 
 
 def _measure_all(program: Program, probes: Iterable[Bindings]) -> tuple[Metrics, ...]:

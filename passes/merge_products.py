@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from dfcompiler.errors import UsageError
-from dfcompiler.ir import Attrs, Op, Program, Role, State, TensorType
+from dfcompiler.ir import Program, Role, State, TensorType
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, rewrite_states, with_weights
 from dfcompiler.pipeline import Decline, Pass, default_probes
 from dfcompiler.target import CpuTarget
-from passes.fuse_epilogue import fused
+from passes.rules.merged_product import Member, merged_ops, product_of
 from passes.rules.prices import Prices, show_seconds
 from passes.rules.side_by_side import ConcatenatedWeights
 
@@ -68,32 +67,10 @@ class MergeProducts(Pass):
 
 
 @dataclass(frozen=True)
-class _Member:
-    """A product that may join others: ``activation · weight [+ bias]``, and `stages` after it."""
-
-    op: Op
-    product: Op
-    weight: str
-    bias: Op | None = None
-    stages: tuple[Op, ...] = ()
-
-    @property
-    def offset(self) -> str:
-        """The weight that is added."""
-        first = self.product.result
-        return next((name for name in self.bias.inputs if name != first), "") if self.bias else ""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What members of one group have in common."""
-        return (self.product.inputs[0], bool(self.bias), self.op.type.dtype)
-
-
-@dataclass(frozen=True)
 class _Group:
     """Products of one activation, in the order of the program."""
 
-    members: tuple[_Member, ...]
+    members: tuple[Member, ...]
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -108,9 +85,9 @@ def _groups(program: Program, state: State, prices: Prices, decline: Decline) ->
     """The products of a state that pay to be merged, decided without regard to other states."""
     roles = {f"@{c.name}": c.role for c in program.containers}
     stored = {f"@{c.name}": c.type.rank for c in program.weights if c.name in program.data}
-    readers: dict[tuple[object, ...], list[_Member]] = defaultdict(list)
+    readers: dict[tuple[object, ...], list[Member]] = defaultdict(list)
     for op in state.ops:
-        member = _member(op, stored)
+        member = product_of(op, stored)
         if member is not None:
             readers[member.key].append(member)
     types = {f"@{c.name}": c.type for c in program.containers}
@@ -120,7 +97,7 @@ def _groups(program: Program, state: State, prices: Prices, decline: Decline) ->
         if len(members) == 1:
             continue
         role = roles.get(members[0].product.inputs[0])
-        able: list[_Member] = []
+        able: list[Member] = []
         for member in members:
             reason = _why_not(member, role)
             if reason:
@@ -133,41 +110,29 @@ def _groups(program: Program, state: State, prices: Prices, decline: Decline) ->
     return found
 
 
-def _member(op: Op, stored: Mapping[str, int]) -> _Member | None:
-    """The product with a weight that an operator is or begins with; `stored` has their ranks."""
-    linear = op.kind == "fused" and op.attr("kernel") == "linear"
-    product, *rest = op.region if linear else (op,)
-    if product.kind != "matmul" or stored.get(product.inputs[1]) != 2:
-        return None
-    biased = bool(rest) and rest[0].kind == "add"
-    biased = biased and any(stored.get(name) == 1 for name in rest[0].inputs)
-    bias = rest.pop(0) if biased else None
-    return _Member(op, product, product.inputs[1], bias, tuple(rest))
-
-
-def _why_not(member: _Member, activation: Role | None) -> str:
+def _why_not(member: Member, activation: Role | None) -> str:
     if activation not in (None, Role.INPUT, Role.WEIGHT):
         return f"{member.product.inputs[0]} may be written between the products"
     return "its result is a container" if member.op.result.startswith("@") else ""
 
 
 def _paying(
-    members: list[_Member], types: Mapping[str, TensorType], prices: Prices, decline: Decline
-) -> list[_Member]:
+    members: list[Member], types: Mapping[str, TensorType], prices: Prices, decline: Decline
+) -> list[Member]:
     """Those that are merged: all, or the ones without stages where that is predicted faster."""
     plain = [member for member in members if not member.stages]
     staged = [member for member in members if member.stages]
     if not staged or len(members) < 2:
         return members
 
-    def seconds(merged: list[_Member], alone: list[_Member]) -> float:
+    def seconds(merged: list[Member], alone: list[Member]) -> float:
         if len(merged) < 2:
             return prices.seconds([member.op for member in merged + alone], types)
         depth = types[merged[0].weight].shape[0]
         columns = sum(member.op.type.shape[-1] for member in merged)
         weight = TensorType(types[merged[0].weight].dtype, (depth, columns))
         known = {**types, "@merged": weight, "@offset": weight.with_shape((columns,))}
-        kernels = _kernels(merged, ("%product", "%merged"), "@merged", "@offset")
+        kernels = merged_ops(merged, ("%product", "%merged"), "@merged", "@offset")
         ops = [op for one in kernels for op in one]
         return prices.seconds([*ops, *(member.op for member in alone)], known)
 
@@ -200,49 +165,6 @@ def _merge(rewriter: StateRewriter, group: _Group, weights: ConcatenatedWeights)
     names = (rewriter.fresh(), rewriter.fresh())
     weight = weights.of(group.weights)
     offset = weights.of(group.biases) if group.biases else ""
-    parts = _kernels(group.members, names, weight, offset, rewriter.fresh)
+    parts = merged_ops(group.members, names, weight, offset, rewriter.fresh)
     for member, ops in zip(group.members, parts, strict=True):
         rewriter.replace(member.op, ops)
-
-
-def _kernels(
-    members: Sequence[_Member],
-    names: tuple[str, str],
-    weight: str,
-    offset: str,
-    fresh: Callable[[], str] = lambda: "%part",
-) -> list[list[Op]]:
-    """What takes the place of each member: the merged product at the first, slices, and stages.
-
-    Args:
-        members: products of one activation.
-        names: of the product and of the product with its bias.
-        weight: the container of their weights.
-        offset: the container of their biases; empty for none.
-        fresh: gives names for slices that stages read.
-    """
-    first = members[0]
-    columns = [member.op.type.shape[-1] for member in members]
-    whole = first.op.type.with_shape((*first.op.type.shape[:-1], sum(columns)))
-    inputs = (first.product.inputs[0], weight)
-    kernel = replace(first.product, result=names[0], type=whole, inputs=inputs)
-    if first.bias is not None:
-        added = replace(first.bias, result=names[1], type=whole, inputs=(names[0], offset))
-        kernel = fused([kernel, added], "linear")
-    starts = accumulate(columns[:-1], initial=0)
-    found: list[list[Op]] = [[kernel]]
-    for member, start in zip(members, starts, strict=True):
-        at = Attrs({"starts": (*(0 for _ in whole.shape[1:]), start)})
-        part = replace(member.op, kind="slice", inputs=(kernel.result,), attrs=at, region=())
-        found[-1] += _staged(member, part, fresh) if member.stages else [part]
-        found.append([])
-    return found[:-1]
-
-
-def _staged(member: _Member, part: Op, fresh: Callable[[], str]) -> list[Op]:
-    """A slice, and what was the epilogue of its product as a kernel of its own."""
-    part = replace(part, result=fresh())
-    renamed = {(member.bias or member.product).result: part.result}
-    stages = [stage.renamed(renamed) for stage in member.stages]
-    stages[-1] = replace(stages[-1], result=member.op.result)
-    return [part, fused(stages, "elementwise") if len(stages) > 1 else stages[0]]

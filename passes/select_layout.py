@@ -52,7 +52,12 @@ class SelectLayout(Pass):
     claims: ClassVar[tuple[str, ...]] = ("flops ==", "moved_bytes <=", "weight_bytes ==")
 
     def run(self, program: Program, decline: Decline) -> Program:
+        return self.decide(program, decline)[0]
+
+    def decide(self, program: Program, decline: Decline) -> tuple[Program, tuple[Chosen, ...]]:
+        """For every operator that could be done otherwise: how it is, what else, and the price."""
         solver = _Solver(self, program)
+        chosen: list[Chosen] = []
 
         def rewritten(state: State) -> State:
             try:
@@ -64,22 +69,10 @@ class SelectLayout(Pass):
                 return state
             for op, reason in solver.moved(state, solution):
                 decline(op, reason)
+            chosen.extend(_described(state, solution))
             return _apply(state, solution, solver.types)
 
-        return map_states(program, rewritten)
-
-    def choices(self, program: Program) -> tuple[Chosen, ...]:
-        """For every operator that could be done otherwise: how it is, what else, and the price."""
-        solver = _Solver(self, program)
-        found: list[Chosen] = []
-        for state in program.states():
-            try:
-                solution = solver.solution(state)
-            except UnsupportedError:
-                continue  # the state was declined
-            if solution:
-                found += _described(state, solution)
-        return tuple(found)
+        return map_states(program, rewritten), tuple(chosen)
 
 
 class _Solver:

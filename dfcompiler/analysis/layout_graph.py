@@ -3,8 +3,8 @@
 Every operator can be done in several ways, each with a layout for every operand and one for its
 result. A value that exists in one layout can be converted to another, which leaves both. The
 configuration graph has a node for each position in the order of the operators and each set of
-copies of values that are still read later; an edge does one operator in one way, conversions
-included. The cheapest way to do them all is a shortest path.
+copies of values that were made before and are still read later; an edge does one operator in one
+way, conversions included. The cheapest way to do them all is a shortest path.
 
     position i                             position i + 1
     {x: row-major, r: permuted}  ──way──▶  {r: permuted, y: row-major}
@@ -149,22 +149,28 @@ def configuration_graph(problem: Problem) -> tuple[Any, Any, Any]:
     Raises:
         UnsupportedError: if it is too large.
     """
-    needed = _read_after(problem)
+    last = _last_reads(problem)
+    # What was there before stays there: in the nodes it would make each as large as the program.
+    given = dict(problem.given)
     graph = nx.MultiDiGraph()
-    first = frozenset((n, place) for n, place in problem.given.items() if n in needed[0])
-    start: tuple[int, Copies] = (0, first)
+    start: tuple[int, Copies] = (0, frozenset())
     graph.add_node(start)
-    level = {first}
+    level: set[Copies] = {frozenset()}
     for position, operator in enumerate(problem.operators):
         following: set[Copies] = set()
+        is_read = last.get(operator.result, -1) > position
         for copies in level:
             for number, way in enumerate(operator.ways):
-                have, seconds, made = _converted(copies, operator.operands, way.operands, problem)
+                have, seconds, made = _converted(
+                    copies, operator.operands, way.operands, given, problem
+                )
                 kept = frozenset(
                     (name, place)
-                    for name, place in (*have, (operator.result, way.result))
-                    if name in needed[position + 1]
+                    for name, place in have
+                    if name != operator.result and last[name] > position
                 )
+                if is_read:
+                    kept |= {(operator.result, way.result)}
                 following.add(kept)
                 graph.add_edge(
                     (position, copies),
@@ -174,6 +180,7 @@ def configuration_graph(problem: Problem) -> tuple[Any, Any, Any]:
                     number=number,
                     conversions=made,
                 )
+        given.pop(operator.result, None)
         level = following
         if graph.number_of_nodes() > MOST_NODES:
             raise UnsupportedError(
@@ -182,32 +189,41 @@ def configuration_graph(problem: Problem) -> tuple[Any, Any, Any]:
     end: tuple[int, Copies] = (len(problem.operators) + 1, frozenset())
     names, places = tuple(problem.wanted), tuple(problem.wanted.values())
     for copies in level:
-        _, seconds, made = _converted(copies, names, places, problem)
+        _, seconds, made = _converted(copies, names, places, given, problem)
         node = (len(problem.operators), copies)
         graph.add_edge(node, end, weight=seconds, way=None, number=0, conversions=made)
     return graph, start, end
 
 
-def _read_after(problem: Problem) -> list[set[str]]:
-    """For each position, the values that this operator or a later one reads."""
-    alive = set(problem.wanted)
-    found = [set(alive)]
-    for operator in reversed(problem.operators):
-        alive = (alive - {operator.result}) | set(operator.operands)
-        found.append(set(alive))
-    return found[::-1]
+def _last_reads(problem: Problem) -> dict[str, int]:
+    """The position of the last operator that reads each value; behind all for wanted ones."""
+    found = {name: i for i, operator in enumerate(problem.operators) for name in operator.operands}
+    return found | dict.fromkeys(problem.wanted, len(problem.operators))
 
 
 def _converted(
-    copies: Copies, names: Sequence[str], places: Sequence[Place], problem: Problem
+    copies: Copies,
+    names: Sequence[str],
+    places: Sequence[Place],
+    given: Mapping[str, Place],
+    problem: Problem,
 ) -> tuple[Copies, float, tuple[Conversion, ...]]:
-    """The copies once every value exists in its place, the seconds, and the conversions made."""
+    """The copies once every value exists in its place, the seconds, and the conversions made.
+
+    Args:
+        copies: of values that operators made, and those that conversions made.
+        names: of the values that are needed.
+        places: where they are needed.
+        given: values that exist besides, each in one layout.
+        problem: has the prices.
+    """
     made: list[Conversion] = []
     seconds = 0.0
     for name, place in dict.fromkeys(zip(names, places, strict=True)):
-        if (name, place) in copies:
+        if (name, place) in copies or (name in given and given[name] == place):
             continue
-        sources = sorted((have for n, have in copies if n == name), key=str)
+        there = {have for n, have in copies if n == name}
+        sources = sorted(there | ({given[name]} if name in given else set()), key=str)
         costs = [(problem.conversion_s(name, have, place), i) for i, have in enumerate(sources)]
         cost, index = min(costs)
         made.append(Conversion(name, sources[index], place))

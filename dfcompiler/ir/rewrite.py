@@ -157,6 +157,7 @@ class StateRewriter:
         data = self.weight(name)
         if data is None or data.size == 0 or data.size > 4096:
             return None
+        data = np.asarray(data)
         first = data.reshape(-1)[0]
         same = bool(np.all(data == first)) or bool(np.all(np.isnan(data)))
         return first.item() if same else None

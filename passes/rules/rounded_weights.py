@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from dfcompiler.ir import Container, DType, Program, Role
 
 LOW = DType.BF16
@@ -47,5 +49,5 @@ class RoundedWeights:
                 continue
             containers.append(Container(Role.WEIGHT, copy[1:], container.type.with_dtype(LOW)))
             if container.name in data:
-                data[copy[1:]] = data[container.name].astype(LOW.numpy)
+                data[copy[1:]] = np.asarray(data[container.name]).astype(LOW.numpy)
         return replace(program, containers=tuple(containers), data=data)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dfcompiler.ir import Program
+from dfcompiler.ir.stacked import side_by_side
 
 
 @dataclass
 class ConcatenatedWeights:
     """Weights side by side along the last axis, each combination stored once.
+
+    Nothing is copied before the weights are written.
 
     Attributes:
         program: whose weights.
@@ -35,16 +38,6 @@ class ConcatenatedWeights:
                 number += 1
                 name = f"{base}.{number}"
             self._taken.add(name)
-            self.data[name] = _side_by_side([self.program.data[n] for n in plain])
+            self.data[name] = side_by_side([self.program.data[n] for n in plain])
             self._names[names] = f"@{name}"
         return self._names[names]
-
-
-def _side_by_side(arrays: list[np.ndarray]) -> np.ndarray:
-    """Arrays concatenated along their last axis, in the order that they have in memory.
-
-    Weights of torch are transposed views; concatenated as rows, they are copied in long runs.
-    """
-    if all(array.ndim == 2 and array.T.flags.c_contiguous for array in arrays):
-        return np.concatenate([array.T for array in arrays]).T
-    return np.concatenate(arrays, axis=-1)

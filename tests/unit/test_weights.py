@@ -15,7 +15,7 @@ from dfcompiler.codegen import weights
 from dfcompiler.codegen.weights import HEADER_BYTES, MAGIC, pack, write_weights
 from dfcompiler.errors import InternalError
 from dfcompiler.ir import Container, DType, Layout, PhysicalAxis, Program, Role, TensorType
-from dfcompiler.ir.stacked import stack
+from dfcompiler.ir.stacked import side_by_side, stack
 
 PERMUTED = Layout.permuted(1, 0, 2)
 PANELS = Layout((PhysicalAxis(1, 4), PhysicalAxis(0), PhysicalAxis(1, 4, True)))
@@ -162,3 +162,29 @@ def test_data_of_another_type_is_an_error(tmp_path: Path) -> None:
     program = replace(program_of(w=np.zeros(2, np.float32)), data={"w": np.zeros(3, np.float32)})
     with pytest.raises(InternalError, match="expected"):
         write_weights(tmp_path / "weights.bin", program)
+
+
+@pytest.mark.parametrize("layout", [Layout(), PANELS, Layout.permuted(1, 0)], ids=str)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_side_by_side(
+    layout: Layout, transposed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are packed as if they were one, also as layers of a stack and in pieces."""
+    monkeypatch.setattr(weights, "_CHUNK_BYTES", 64)
+    values = np.random.default_rng(0).standard_normal((2, 5, 18)).astype(np.float32)
+    if transposed:
+        values = values.transpose(0, 2, 1).copy().transpose(0, 2, 1)
+    layers = [side_by_side([v[:, :6], v[:, 6:7], v[:, 7:]]) for v in values]
+    order = tuple(replace(axis, axis=axis.axis + 1) for axis in layout.order)
+    deep = Layout((PhysicalAxis(0), *order)) if order else layout
+    containers = (
+        Container(Role.WEIGHT, "one", TensorType(DType.F32, (5, 18), layout)),
+        Container(Role.WEIGHT, "all", TensorType(DType.F32, (2, 5, 18), deep)),
+    )
+    program = Program("p", (), containers, (), data={"one": layers[0], "all": stack(layers)})
+    written = write_weights(tmp_path / "w.bin", program)
+    content = (tmp_path / "w.bin").read_bytes()
+    whole = (values[0], values)
+    for tensor, array in zip(written.tensors, whole, strict=True):
+        found = content[tensor.offset : tensor.offset + tensor.bytes]
+        assert found == pack(array, tensor.type.layout).tobytes()

@@ -15,7 +15,7 @@ from dfcompiler.analysis.concrete import Concrete
 from dfcompiler.analysis.io_bound.words import bytes_of_elements, dense_bytes, elements_of
 from dfcompiler.ir.operators import OPERATORS, OpClass
 from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State
-from dfcompiler.ir.stacked import parts_of
+from dfcompiler.ir.stacked import address_of
 from dfcompiler.ir.types import TensorType
 
 Types = tuple[TensorType, ...]
@@ -46,7 +46,7 @@ def _source(program: Program, container: Container) -> object:
     data = program.data.get(container.name)
     if data is None or container.role is not Role.WEIGHT or not data.size:
         return container.name
-    return (parts_of(data) or (data,))[0].__array_interface__["data"][0]
+    return address_of(data)
 
 
 @dataclass
