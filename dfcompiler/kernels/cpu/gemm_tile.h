@@ -66,7 +66,8 @@ struct StreamPrefetch {
   }
 };
 
-// Where the sums of a tile start from and go to; `from` null means zero.
+// What the sums of a tile are added to, and where they go; `from` null means zero. Each tile sums
+// from zero: the sums of K / KC steps, added up, have a smaller error than one sum over K.
 template <class T>
 struct Sums {
   const T* from;
@@ -88,7 +89,7 @@ DFC_OUTLINE void tile(long depth, const T* a, long lda, const B* b, long ldb, Su
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v)
-        sum[u][r][v] = c.from && u == 0 ? load(c.from + r * c.from_stride + v * L) : vec<T>{};
+        sum[u][r][v] = vec<T>{};
   long k = 0;
   for (; k + U <= depth; k += U) {
 #pragma GCC unroll 4
@@ -120,6 +121,7 @@ DFC_OUTLINE void tile(long depth, const T* a, long lda, const B* b, long ldb, Su
       vec<T> total = sum[0][r][v];
 #pragma GCC unroll 4
       for (int u = 1; u < U; ++u) total += sum[u][r][v];
+      if (c.from) total += load(c.from + r * c.from_stride + v * L);
       store(c.to + r * c.to_stride + v * L, total);
     }
 }
