@@ -62,18 +62,18 @@ class ExpandNative(ExpandTransformation):
     def expansion(node: Attention, state: dace.SDFGState, sdfg: dace.SDFG, **_: Any) -> Any:
         arrays = connected_arrays(node, state, sdfg)
         graph = nested_graph(node, arrays)
-        batch, heads, queries, _ = arrays["_q"].shape
-        key_heads = arrays["_k"].shape[1]
-        group = heads // key_heads
-        ranges = [
-            ("_b", batch),
-            ("_h", key_heads),
-            ("_panel", ceil_div(group * queries, PANEL)),
-        ]
+        ranges, group = panels(arrays, PANEL)
         code = _task(node, arrays, group)
-        inputs = list(node.in_connectors)
-        add_pointer_map(graph, "attention", ranges, inputs, code)
+        add_pointer_map(graph, "attention", ranges, list(node.in_connectors), code)
         return in_place_of(node, graph)
+
+
+def panels(arrays: Arrays, panel: int) -> tuple[list[tuple[str, Any]], Any]:
+    """The tasks of an attention, `panel` queries each, and how many heads read the same keys."""
+    batch, heads, queries, _ = arrays["_q"].shape
+    key_heads = arrays["_k"].shape[1]
+    group = heads // key_heads
+    return [("_b", batch), ("_h", key_heads), ("_panel", ceil_div(group * queries, panel))], group
 
 
 def _task(node: Attention, arrays: Arrays, group: Any) -> str:
@@ -101,7 +101,7 @@ def _task(node: Attention, arrays: Arrays, group: Any) -> str:
         text(k.strides[1]),
         matrix("_v", f"const {dtype}", "_h"),
         text(v.strides[1]),
-        _mask(arrays, dtype, heads),
+        mask_of(arrays, dtype, heads),
         matrix("_o", dtype, heads),
         text(o.strides[1]),
     )
@@ -112,7 +112,8 @@ def _number(value: float, dtype: str) -> str:
     return f"{value!r}{'f' if dtype == 'float' else ''}"
 
 
-def _mask(arrays: Arrays, dtype: str, heads: str) -> str:
+def mask_of(arrays: Arrays, dtype: str, heads: str) -> str:
+    """The C++ object of the mask of one batch index, for scores of type `dtype`."""
     if "_mask" not in arrays:
         return "dfc::attention::NoMask{}"
     mask, q, k = arrays["_mask"], arrays["_q"], arrays["_k"]

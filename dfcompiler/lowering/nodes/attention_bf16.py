@@ -5,46 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import dace
-from dace import dtypes, library, properties
-from dace.sdfg import nodes
+from dace import library
 from dace.transformation.transformation import ExpandTransformation
 
 from dfcompiler.errors import UnsupportedError
+from dfcompiler.lowering.nodes.attention import Attention, mask_of, panels
 from dfcompiler.lowering.nodes.expansion import (
     Arrays,
     add_pointer_map,
-    broadcast_strides,
     connected_arrays,
     data,
     in_place_of,
     nested_graph,
     offset,
 )
-from dfcompiler.lowering.symbolic import ceil_div, text
+from dfcompiler.lowering.symbolic import text
 
 # Queries of one task in `kernels/cpu/attention_bf16.h`, of all heads that read the same keys.
 PANEL = 64
 
 
 @library.node
-class AttentionBf16(nodes.LibraryNode):
-    """Connectors ``_q``, ``_k``, ``_v`` and maybe ``_mask`` → ``_o``, as the IR's `attention`.
-
-    Attributes:
-        scale: factor of the scores.
-        causal: whether the last query sees all keys and each one before it one less.
-    """
+class AttentionBf16(Attention):
+    """`Attention` with bfloat16 queries, keys, values and result; attributes are the same."""
 
     implementations: dict[str, Any] = {}  # noqa: RUF012
     default_implementation = None
-
-    scale = properties.Property(dtype=float, default=1.0)
-    causal = properties.Property(dtype=bool, default=False)
-
-    def __init__(self, name: str, scale: float, *, causal: bool, masked: bool) -> None:
-        inputs = dict.fromkeys(["_q", "_k", "_v", *(["_mask"] if masked else [])])
-        super().__init__(name, inputs=inputs, outputs={"_o": None})
-        self.scale, self.causal = scale, causal
 
 
 @library.register_expansion(AttentionBf16, "native")
@@ -57,13 +43,7 @@ class ExpandNative(ExpandTransformation):
     def expansion(node: AttentionBf16, state: dace.SDFGState, sdfg: dace.SDFG, **_: Any) -> Any:
         arrays = connected_arrays(node, state, sdfg)
         graph = nested_graph(node, arrays)
-        batch, heads, queries, _ = arrays["_q"].shape
-        group = heads // arrays["_k"].shape[1]
-        ranges = [
-            ("_b", batch),
-            ("_h", arrays["_k"].shape[1]),
-            ("_panel", ceil_div(group * queries, PANEL)),
-        ]
+        ranges, group = panels(arrays, PANEL)
         code = _task(node, arrays, group)
         add_pointer_map(graph, "attention_bf16", ranges, list(node.in_connectors), code)
         return in_place_of(node, graph)
@@ -94,21 +74,8 @@ def _task(node: AttentionBf16, arrays: Arrays, group: Any) -> str:
         text(q.strides[1]),
         matrix("_k", "_h"),
         matrix("_v", "_h"),
-        _mask(arrays, heads),
+        mask_of(arrays, "float", heads),
         matrix("_o", heads),
         text(o.strides[1]),
     )
     return f"dfc::attention::tile_task({', '.join(arguments)});"
-
-
-def _mask(arrays: Arrays, heads: str) -> str:
-    if "_mask" not in arrays:
-        return "dfc::attention::NoMask{}"
-    mask, q, k = arrays["_mask"], arrays["_q"], arrays["_k"]
-    strides = broadcast_strides(mask, [*q.shape[:3], k.shape[2]])
-    at = offset(["_b", heads], strides[:2])
-    rows = f"{text(strides[2])}, {text(strides[3])}, {text(strides[1])}"
-    if mask.dtype == dtypes.bool_:
-        bytes_ = "reinterpret_cast<const std::int8_t*>(_mask_data)"
-        return f"dfc::attention::BoolMask<float>{{{bytes_}{at}, {rows}}}"
-    return f"dfc::attention::AdditiveMask<float>{{_mask_data{at}, {rows}}}"

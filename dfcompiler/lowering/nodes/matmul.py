@@ -190,7 +190,7 @@ def _task(node: MatMul, arrays: Arrays, problem: Problem, blocks: Any) -> str:
     task = f"_block, {text(blocks)}, _slice"
     sizes = ", ".join(map(text, (problem.rows, problem.columns, problem.depth)))
     a = f"dfc::gemm::Rows<{a_type}>{{{problem.matrix('_a')}}}"
-    rest = f"{problem.rows_of('_o')}, {_epilogue(node, arrays, problem)}"
+    rest = f"{problem.rows_of('_o')}, {epilogue(node.stages, problem, arrays['_o'].dtype.ctype)}"
     if not node.packed:
         b = f"dfc::gemm::Rows<{b_type}>{{{problem.matrix('_b')}}}"
         return f"dfc::gemm::strided_task{tile}({task}, {sizes}, {a}, {b}, {rest});"
@@ -200,10 +200,10 @@ def _task(node: MatMul, arrays: Arrays, problem: Problem, blocks: Any) -> str:
     )
 
 
-def _epilogue(node: MatMul, arrays: Arrays, problem: Problem) -> str:
-    dtype = arrays["_o"].dtype.ctype
+def epilogue(names: Sequence[str], problem: Problem, dtype: str) -> str:
+    """The C++ object of an epilogue whose stages compute in `dtype` and read ``_e{i}``."""
     stages = []
-    for i, stage in enumerate(node.stages):
+    for i, stage in enumerate(names):
         name, _ = STAGES[stage]
         if stage in ("add", "mul"):
             stages.append(f"dfc::{name}<{dtype}>{{{problem.rows_of(f'_e{i}')}}}")

@@ -20,7 +20,7 @@ from dfcompiler.lowering.nodes.expansion import (
     in_place_of,
     nested_graph,
 )
-from dfcompiler.lowering.nodes.matmul import STAGES, WITH_OPERAND, Problem, tail
+from dfcompiler.lowering.nodes.matmul import STAGES, WITH_OPERAND, Problem, epilogue, tail
 from dfcompiler.lowering.symbolic import ceil_div, symbol, text
 
 # Bytes of a block of A that stays in the L2 while panels pass it, and its most and least rows.
@@ -90,29 +90,16 @@ def _task(node: MatMulBf16, arrays: Arrays, problem: Problem, rows: int) -> str:
     c = problem.rows_of("_o")
     if arrays["_o"].dtype == dtypes.bfloat16:
         c = c.replace(data("_o"), _halves("_o", const=False), 1)
-    b, epilogue = _halves("_b", const=True), _epilogue(node, problem)
+    b, stages = _halves("_b", const=True), epilogue(node.stages, problem, "float")
     return (
         f'static_assert(dfc::gemm_bf16::NR == {node.panel}, "B is packed for another tile");\n'
-        f"dfc::gemm_bf16::packed_task(_block, _panel, {sizes}, {a}, {b}, {c}, {epilogue});"
+        f"dfc::gemm_bf16::packed_task(_block, _panel, {sizes}, {a}, {b}, {c}, {stages});"
     )
 
 
 def _halves(connector: str, *, const: bool) -> str:
     """The pointer behind a connector as the kernels' type of bfloat16."""
     return f"reinterpret_cast<{'const ' if const else ''}dfc::bf16*>({data(connector)})"
-
-
-def _epilogue(node: MatMulBf16, problem: Problem) -> str:
-    stages = []
-    for i, stage in enumerate(node.stages):
-        name, _ = STAGES[stage]
-        if stage in ("add", "mul"):
-            stages.append(f"dfc::{name}<float>{{{problem.rows_of(f'_e{i}')}}}")
-        elif stage in WITH_OPERAND:
-            stages.append(f"dfc::{name}<float>{{{data(f'_e{i}')}}}")
-        else:
-            stages.append(f"dfc::{name}{{}}")
-    return f"dfc::Epilogue{{{', '.join(stages)}}}" if stages else "dfc::Epilogue<>{}"
 
 
 @library.register_expansion(MatMulBf16, "pure")
