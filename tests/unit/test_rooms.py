@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
 """What each room may import besides itself, `errors` and `target`."""
 
 ROOMS["faces"] = {*ROOMS, "passes"}
-FACES = ("api", "artifact_cache", "cli", "torch_backend")
+FACES = ("api", "cli", "torch_backend")
 RUNTIME_MAY_IMPORT = {"numpy", "dfcompiler"}
 PASSES_MAY_IMPORT = {"ir", "analysis", "pipeline", "target", "errors"}
 

@@ -1,0 +1,72 @@
+"""Passes over a program: which ones, and running them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from dfcompiler.target import CpuTarget, parse_target
+
+if TYPE_CHECKING:
+    from dfcompiler.ir import Program
+    from dfcompiler.pipeline import Pass, Pipeline, PipelineResult, Step
+
+PipelineLike: TypeAlias = "str | Path | Pipeline | Sequence[str | Step | Pass] | None"
+"""What stands for a pipeline: a name, a TOML file, itself, its passes; None is the default one."""
+
+
+def optimize(
+    program: Program,
+    target: str | CpuTarget = "cpu",
+    pipeline: PipelineLike = None,
+    precision: str = "f32",
+) -> PipelineResult:
+    """Runs a pipeline: verified, measured and recorded after every pass.
+
+    Raises:
+        UsageError: if the pipeline does not exist.
+        DfcError: from a pass, saying which one.
+    """
+    machine = parse_target(target) if isinstance(target, str) else target
+    return resolve_pipeline(pipeline, machine, precision).run(program)
+
+
+def tuned(result: PipelineResult, target: CpuTarget) -> PipelineResult:
+    """The result with the fastest tiles that are remembered or measured here.
+
+    Raises:
+        ToolchainError: if the compiler is missing or fails.
+    """
+    from dfcompiler.codegen.tuning import tune
+    from dfcompiler.codegen.tuning_database import TuningDatabase
+    from dfcompiler.pipeline import Snapshot
+    from passes.tile_for_io import products, with_tiles
+
+    wanted = products(result.program, result.probes)
+    program = with_tiles(result.program, result.probes, tune(wanted, target, TuningDatabase()))
+    if program is result.program:
+        return result
+    last = Snapshot(result.snapshots[-1].number + 1, "tune", program)
+    return replace(result, program=program, snapshots=(*result.snapshots, last))
+
+
+def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget, precision: str = "f32") -> Pipeline:
+    """The pipeline of a name, a TOML file, or a list of passes.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    from dfcompiler.pipeline import Pass, Pipeline, assemble, read_steps
+    from passes.pipelines import named
+
+    if isinstance(pipeline, Pipeline):
+        return pipeline
+    if pipeline is None or (isinstance(pipeline, str) and not pipeline.endswith(".toml")):
+        return named(pipeline or "default", target, precision)
+    if isinstance(pipeline, str | Path):
+        return assemble(read_steps(Path(pipeline)), target)
+    steps = [one for one in pipeline if not isinstance(one, Pass)]
+    ready = iter(assemble(steps, target).passes)
+    return Pipeline(tuple(one if isinstance(one, Pass) else next(ready) for one in pipeline))

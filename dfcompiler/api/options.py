@@ -1,0 +1,105 @@
+"""The options of a compilation: whether they fit together, and what a digest sees of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfcompiler.api.paths import existing
+from dfcompiler.codegen.store import sha256_of
+from dfcompiler.errors import UnsupportedError, UsageError
+from dfcompiler.target import CpuTarget, parse_target
+
+if TYPE_CHECKING:
+    from dfcompiler.api.optimizing import PipelineLike
+    from dfcompiler.api.specializing import Sizes
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `compile`, under the same names."""
+
+    target: str | CpuTarget = "cpu"
+    shapes: Sizes | None = None
+    pipeline: PipelineLike = None
+    precision: str = "f32"
+    force: bool = False
+    limits: Mapping[str, int] | None = None
+    example_inputs: Mapping[str, Any] | Sequence[Any] | None = None
+    dynamic_shapes: Any = None
+    tokenizer: str | PathLike[str] | None = None
+    profile: bool = False
+    tune: bool = False
+
+    def machine(self) -> CpuTarget:
+        """The target that the compilation is for.
+
+        Raises:
+            UsageError: if there is no such target.
+        """
+        return parse_target(self.target) if isinstance(self.target, str) else self.target
+
+    def check(self) -> None:
+        """Refuses options that no model could be compiled with.
+
+        Raises:
+            UnsupportedError: if there is no such precision.
+            UsageError: if the precision does not go with the pipeline, or the tokenizer is none.
+        """
+        self._check_precision()
+        if self.tokenizer is not None:
+            _check_tokenizer(existing(self.tokenizer))
+
+    def plain(self) -> dict[str, Any] | None:
+        """The options as data that a digest can be made of; None if there is more to them.
+
+        Live objects have no digest, and what tuning gives depends on what it measures.
+        """
+        pipeline = self.pipeline or "default"
+        if self.tune or not isinstance(pipeline, str | Path):
+            return None
+        if str(pipeline).endswith(".toml"):
+            path = existing(pipeline)
+            pipeline = path.read_text(encoding="utf-8", errors="replace")
+        return {
+            "shapes": {
+                k: v if isinstance(v, int) else list(v) for k, v in (self.shapes or {}).items()
+            },
+            "pipeline": str(pipeline),
+            "precision": self.precision,
+            "limits": dict(self.limits or {}),
+            "tokenizer": sha256_of(Path(self.tokenizer)) if self.tokenizer else "",
+            "profile": self.profile,
+            "force": self.force,
+        }
+
+    def _check_precision(self) -> None:
+        from passes.pipelines import PRECISIONS
+
+        if self.precision not in PRECISIONS:
+            raise UnsupportedError(
+                f"precision {self.precision} is not supported; expected one of "
+                f"{', '.join(PRECISIONS)}"
+            )
+        pipeline = self.pipeline or "default"
+        if self.precision != "f32" and (
+            not isinstance(pipeline, str) or pipeline.endswith(".toml")
+        ):
+            raise UsageError(
+                f"precision {self.precision} is for the pipelines that have a name; this one "
+                "lists its passes itself",
+                hint="put lower-precision among them",
+            )
+
+
+def _check_tokenizer(path: Path) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is no tokenizer; expected a tokenizer.json")
