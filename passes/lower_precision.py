@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dfcompiler.errors import UsageError
@@ -12,12 +10,8 @@ from dfcompiler.ir import Attrs, DType, Op, Program, State
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, map_states
 from dfcompiler.pipeline import Decline, Pass
 from dfcompiler.target import CpuTarget
+from passes.rules.precision_wishes import MOVEMENT, PrecisionWishes
 from passes.rules.rounded_weights import LOW, RoundedWeights
-
-HEAD_STEP, MOST_HEAD = 32, 256
-"""Widths of heads that the attention kernel takes: multiples of a tile, up to its buffers."""
-MOVEMENT = ("reshape", "transpose", "slice", "expand")
-"""Operators that move elements of any type: they pass the wish for the lower precision on."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +30,7 @@ class LowerPrecision(Pass):
     hand it on. Everything else stays as it is: normalizations, softmax, residual sums, biases.
 
     Skips products whose right-hand side is no weight matrix of f32, int8 codes among them, and
-    attention whose result something else reads
-    or that the target has no tiles for.
+    attention whose result something else reads or that the target has no tiles for.
     """
 
     precision: str = "bf16"
@@ -55,93 +48,45 @@ class LowerPrecision(Pass):
         extension = self.target.extension if self.target else ""
 
         def lowered(state: State) -> State:
-            return _Lowering(program, state, weights, decline, extension).result()
+            return _Lowering(program, state, weights, extension, decline).result()
 
         return drop_unused_weights(weights.added_to(map_states(program, lowered)))
 
 
-@dataclass
 class _Lowering:
-    """One state: what wants bfloat16 is found from the end, then operators are rewritten in order.
+    """One state, rewritten operator by operator as its wishes say.
 
     Attributes:
-        extension: of the target's instruction set.
-        low: values that all their readers want in bfloat16.
+        wishes: which values are wanted in bfloat16.
         casts: the bfloat16 copies of other values.
+        ops: what the operators so far have become.
     """
 
-    program: Program
-    state: State
-    weights: RoundedWeights
-    decline: Decline
-    extension: str
-    low: set[str] = field(default_factory=set)
-    casts: dict[str, str] = field(default_factory=dict)
-    ops: list[Op] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.rewriter = StateRewriter(self.program, self.state)
+    def __init__(
+        self,
+        program: Program,
+        state: State,
+        weights: RoundedWeights,
+        extension: str,
+        decline: Decline,
+    ) -> None:
+        self.state, self.weights, self.decline = state, weights, decline
+        self.rewriter = StateRewriter(program, state)
+        self.wishes = PrecisionWishes(state, self.rewriter.type_of, weights, extension)
+        self.casts: dict[str, str] = {}
+        self.ops: list[Op] = []
 
     def result(self) -> State:
-        reads: dict[str, list[bool]] = defaultdict(list)
-        for op in reversed(self.state.ops):
-            readers = reads[op.result]
-            is_value = op.result.startswith("%") and op.type.dtype is DType.F32
-            if is_value and readers and all(readers):
-                self.low.add(op.result)
-            wanted = self.wanted(op)
-            for name in op.inputs:
-                reads[name].append(name in wanted and self.reads_once(op, name))
         for op in self.state.ops:
             self.rewrite(op)
-        return (
-            self.state
-            if self.ops == list(self.state.ops)
-            else replace(self.state, ops=tuple(self.ops))
-        )
-
-    def wanted(self, op: Op) -> set[str]:
-        """Operands that an operator will read in bfloat16."""
-        product = next(self.products(op), None)
-        if product is not None:
-            return {product.inputs[0]}
-        if op.result in self.low:
-            if op.kind in MOVEMENT:
-                return {op.inputs[0]}
-            if op.kind == "attention" and not self.why_not_attention(op):
-                return set(op.inputs[:3])
-        return set()
-
-    def products(self, op: Op) -> Iterator[Op]:
-        """The product in an operator that can take its operands in bfloat16."""
-        if op.kind != "matmul" and op.attr("kernel", "") != "linear":
-            return
-        own = {inner.result for inner in op.region}
-        for inner in op.region or (op,):
-            fits = inner.kind == "matmul" and self.weights.fits(inner.inputs[1])
-            if fits and inner.inputs[0] not in own:
-                yield inner
-
-    def why_not_attention(self, op: Op) -> str:
-        """Why the kernel of bfloat16 does not take an attention operator; empty if it does."""
-        if self.extension != "amx":
-            return "the target has no matrix tiles (AMX)"
-        if any(self.rewriter.type_of(name).dtype is not DType.F32 for name in op.inputs[:3]):
-            return "its operands are no f32"
-        widths = [self.rewriter.type_of(name).shape[3] for name in op.inputs[1:3]]
-        if any(not isinstance(w, int) or w % HEAD_STEP or w > MOST_HEAD for w in widths):
-            return f"heads of {widths[0]} elements; tiles take multiples of {HEAD_STEP}"
-        return ""
-
-    def reads_once(self, op: Op, name: str) -> bool:
-        """Whether nothing else in a region reads what its product reads."""
-        return sum(inner.inputs.count(name) for inner in op.region or (op,)) == 1
+        changed = self.ops != list(self.state.ops)
+        return replace(self.state, ops=tuple(self.ops)) if changed else self.state
 
     def rewrite(self, op: Op) -> None:
-        product = next(self.products(op), None)
+        product = self.wishes.product(op)
         if product is not None:
             self.ops.append(self.rounded(self.multiplied(op, product)))
-        elif op.result in self.low:
+        elif op.result in self.wishes.low:
             self.produce(op)
         else:
             if any(
@@ -167,9 +112,9 @@ class _Lowering:
 
     def produce(self, op: Op) -> None:
         """Appends an operator whose result is stored in bfloat16."""
-        reason = self.why_not_attention(op) if op.kind == "attention" else ""
+        reason = self.wishes.why_not_attention(op) if op.kind == "attention" else ""
         if op.kind in MOVEMENT or (op.kind == "attention" and not reason):
-            changed = {name: self.in_bf16(name) for name in self.wanted(op)}
+            changed = {name: self.in_bf16(name) for name in self.wishes.wanted(op)}
             self.ops.append(replace(op.renamed(changed), type=op.type.with_dtype(LOW)))
         elif op.kind == "fused":
             self.ops.append(self.rounded(op))
@@ -182,7 +127,7 @@ class _Lowering:
 
     def rounded(self, op: Op) -> Op:
         """The operator with a last step that rounds, if its result is to be stored rounded."""
-        if op.result not in self.low:
+        if op.result not in self.wishes.low:
             return op
         region = op.region or (replace(op, result="%.0"),)
         last = region[-1].result
@@ -195,7 +140,7 @@ class _Lowering:
 
     def in_bf16(self, name: str) -> str:
         """`name` as bfloat16: itself, or a cast that all readers in the state share."""
-        if name in self.low:
+        if name in self.wishes.low:
             return name
         if name not in self.casts:
             producer = self.rewriter.producer(name)

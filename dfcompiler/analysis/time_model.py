@@ -12,23 +12,22 @@ A kernel's time is a weighted sum of features, each the seconds that one resourc
     meet      the meeting of the threads at the end
 
 The weights are one for each family of kernels (`Machine.weights`). Predictions use nothing that
-was measured on the program itself.
+was measured on the program itself. `program_time` adds up the kernels of a program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, prod
 from typing import TypeAlias
 
-from dfcompiler.analysis.concrete import Concrete, mentions
 from dfcompiler.analysis.layouts import is_view
 from dfcompiler.analysis.machine import Machine
 from dfcompiler.analysis.schedule import bytes_of, operand_bytes
 from dfcompiler.ir.dims import evaluate
 from dfcompiler.ir.operators.fused import region_scope
-from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, State
+from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import TensorType
 
 FEATURES = ("fma", "stream", "longer", "values", "beyond", "work", "tasks", "meet")
@@ -55,20 +54,8 @@ DEFAULT_WEIGHTS: dict[str, Features] = {
 }
 """Weights of a machine that was not calibrated; threads always meet, tasks take 50 ns."""
 
-
-@dataclass(frozen=True)
-class KernelTime:
-    """The predicted time of one operator.
-
-    Attributes:
-        op: the operator.
-        runs: how often it runs in a call; of the two sides of a branch, both count.
-        seconds: of all runs.
-    """
-
-    op: Op
-    runs: int
-    seconds: float
+TASK_S = 50e-9
+"""Seconds for a call of a kernel's inner function."""
 
 
 def predicted_s(
@@ -85,20 +72,6 @@ def predicted_s(
     """
     bound = tuple(_bound(tensor, sizes) for tensor in types)
     return kernel_s(_bound_op(op, sizes), bound, machine, weight_bytes)
-
-
-def program_times(
-    program: Program, sizes: Mapping[str, int], machine: Machine
-) -> tuple[KernelTime, ...]:
-    """The predicted time of every operator, in program order."""
-    concrete = Concrete(program, sizes)
-    return tuple(_listed(program.body, concrete, machine, weights_of(program)))
-
-
-def weights_of(program: Program) -> int:
-    """Bytes of the weights that a call reads whole; of a table it picks rows."""
-    whole = {name for op in program.ops() if op.kind != "gather" for name in op.inputs}
-    return sum(bytes_of(c.type) for c in program.weights if f"@{c.name}" in whole)
 
 
 def kernel_s(op: Op, types: Types, machine: Machine, weight_bytes: int = 0) -> float:
@@ -199,11 +172,8 @@ def _product_features(
         "stream": bytes_of(b) * blocks,
         **_value_features(other + bytes_of(op.type), machine),
         "work": _work_s([i for i in op.region if i.kind not in ("matmul", "dequantize")], machine),
-        "tasks": tasks * busiest * _TASK_S,
+        "tasks": tasks * busiest * TASK_S,
     }
-
-
-_TASK_S = 50e-9
 
 
 def _attention_features(op: Op, types: Types, machine: Machine) -> Features:
@@ -221,7 +191,7 @@ def _attention_features(op: Op, types: Types, machine: Machine) -> Features:
         "stream": 0.0,
         **_value_features(sum(map(bytes_of, (q, k, v, op.type))), machine),
         "work": vectors * (INSTRUCTIONS["exp"] + 6) * machine.vector_s,
-        "tasks": tasks * busiest * _TASK_S,
+        "tasks": tasks * busiest * TASK_S,
     }
 
 
@@ -268,54 +238,13 @@ def _value_features(moved: int, machine: Machine) -> Features:
     return {"values": share / machine.l2_rate, "beyond": outside * moved / machine.l3_rate}
 
 
-# ------------------------------------------------------------------------------- binding, programs
+# ------------------------------------------------------------------------------------------ binding
 
 
 def _bound(tensor: TensorType, sizes: Mapping[str, int]) -> TensorType:
-    return tensor.__class__(
-        tensor.dtype,
-        tuple(evaluate(dim, sizes) for dim in tensor.shape),
-        tensor.layout,
-        tensor.encoding,
-    )
+    return replace(tensor, shape=tuple(evaluate(dim, sizes) for dim in tensor.shape))
 
 
 def _bound_op(op: Op, sizes: Mapping[str, int]) -> Op:
     region = tuple(_bound_op(inner, sizes) for inner in op.region)
     return replace(op, type=_bound(op.type, sizes), region=region)
-
-
-def _listed(
-    blocks: tuple[Block, ...], concrete: Concrete, machine: Machine, weights: int
-) -> list[KernelTime]:
-    found: list[KernelTime] = []
-    for block in blocks:
-        match block:
-            case State():
-                found += [
-                    KernelTime(original, 1, kernel_s(op, types, machine, weights))
-                    for original, (op, types) in zip(
-                        block.ops, concrete.typed_ops(block), strict=True
-                    )
-                ]
-            case Branch():
-                found += _listed(block.then, concrete, machine, weights)
-                found += _listed(block.orelse, concrete, machine, weights)
-            case Loop():
-                found += _looped(block, concrete, machine, weights)
-    return found
-
-
-def _looped(loop: Loop, concrete: Concrete, machine: Machine, weights: int) -> list[KernelTime]:
-    """All iterations; each is looked at where extents depend on the loop's variable."""
-    values = concrete.iterations(loop)
-    same = not mentions(loop.body, loop.variable)
-    totals: dict[int, KernelTime] = {}
-    for value in values[:1] if same else values:
-        with concrete.bound(loop.variable, value):
-            for number, one in enumerate(_listed(loop.body, concrete, machine, weights)):
-                before = totals.get(number, KernelTime(one.op, 0, 0.0))
-                runs, seconds = before.runs + one.runs, before.seconds + one.seconds
-                totals[number] = KernelTime(one.op, runs, seconds)
-    times = len(values) if same else 1
-    return [KernelTime(t.op, t.runs * times, t.seconds * times) for t in totals.values()]

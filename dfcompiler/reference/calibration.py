@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 
 from dfcompiler.analysis.concrete import Concrete
 from dfcompiler.analysis.machine import Machine
+from dfcompiler.analysis.program_time import weights_of
 from dfcompiler.analysis.time_model import (
     FEATURES,
     Features,
@@ -26,7 +27,6 @@ from dfcompiler.analysis.time_model import (
     features,
     stream_s_per_byte,
     usual_weights,
-    weights_of,
 )
 from dfcompiler.ir import Block, Branch, Loop, Op, Program, State, parse
 from dfcompiler.reference.sampling import sample_inputs

@@ -104,7 +104,7 @@ def test_samples_follow_the_program_s_order() -> None:
 
 
 def test_a_table_is_not_streamed() -> None:
-    from dfcompiler.analysis.time_model import weights_of
+    from dfcompiler.analysis.program_time import weights_of
 
     tensor = TensorType(DType.F32, (4096, 256))
     program = encoder_program(SMALL)

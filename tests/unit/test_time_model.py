@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from dfcompiler.analysis.machine import Machine
-from dfcompiler.analysis.time_model import kernel_s, predicted_s, program_times
+from dfcompiler.analysis.program_time import program_times
+from dfcompiler.analysis.time_model import kernel_s, predicted_s
 from dfcompiler.ir import Op, parse
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.target import parse_target
