@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dfcompiler.importers.onnx.content_arithmetic import combine
 from dfcompiler.importers.onnx.contents import (
     SMALL,
     Content,
     Elements,
     Grid,
     Number,
-    combine,
     elements,
     grid,
     small_grid,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import sympy
 
 from dfcompiler.errors import UnsupportedError
-from dfcompiler.importers.onnx.contents import is_nonnegative
+from dfcompiler.importers.onnx.dimension_arithmetic import is_nonnegative
 from dfcompiler.ir import Symbol
 from dfcompiler.ir.dims import Dim, as_dim, equal, expand, free_symbols, parse_dim, show_dim, symbol
 from dfcompiler.ir.dims import substitute as substitute_dim

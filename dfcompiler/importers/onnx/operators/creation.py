@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from dfcompiler.importers.onnx.contents import Grid, is_nonnegative, larger, uniform
+from dfcompiler.importers.onnx.contents import Grid, uniform
 from dfcompiler.importers.onnx.context import Context
+from dfcompiler.importers.onnx.dimension_arithmetic import is_nonnegative, larger
 from dfcompiler.importers.onnx.external_data import ExternalData
 from dfcompiler.importers.onnx.node import Node, operator
 from dfcompiler.importers.onnx.tensors import dtype_of, tensor_array

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import reduce
 
-from dfcompiler.importers.onnx.contents import select, uniform
+from dfcompiler.importers.onnx.content_arithmetic import select
+from dfcompiler.importers.onnx.contents import uniform
 from dfcompiler.importers.onnx.context import Context
 from dfcompiler.importers.onnx.node import Node, operator
 from dfcompiler.importers.onnx.tensors import dtype_of

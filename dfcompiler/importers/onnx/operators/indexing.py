@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dfcompiler.importers.onnx.contents import Elements, elements, grid, is_nonnegative, uniform
+from dfcompiler.importers.onnx.contents import Elements, elements, grid, uniform
 from dfcompiler.importers.onnx.context import Context
+from dfcompiler.importers.onnx.dimension_arithmetic import is_nonnegative
 from dfcompiler.importers.onnx.node import Node, operator
 from dfcompiler.importers.onnx.values import Value
 from dfcompiler.ir import DType

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfcompiler.importers.onnx.contents import (
-    Elements,
-    Grid,
-    elements,
-    is_nonnegative,
-    larger,
-    smaller,
-)
+from dfcompiler.importers.onnx.contents import Elements, Grid, elements
 from dfcompiler.importers.onnx.context import Context
+from dfcompiler.importers.onnx.dimension_arithmetic import is_nonnegative, larger, smaller
 from dfcompiler.importers.onnx.node import Node, operator
 from dfcompiler.importers.onnx.values import Value
 from dfcompiler.ir import DType, TensorType
