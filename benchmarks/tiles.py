@@ -132,8 +132,9 @@ def _same(model: Any, tiles: Sequence[Any], rows: int) -> Any:
 @cache
 def _operands(product: Any, panel: int) -> Any:
     from dfcompiler.codegen.tuning import Operands
+    from dfcompiler.target import parse_target
 
-    return Operands(product, panel)
+    return Operands(product, panel, parse_target("cpu"))
 
 
 def _measured(

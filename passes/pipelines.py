@@ -30,6 +30,7 @@ DEFAULT = (
     "select-layout",
     "pack-weights",
     "tile-for-io",
+    "pad-rows",
     "roll-layers",
     "plan-buffers",
 )

@@ -32,7 +32,7 @@ def whole(tensor: TensorType) -> View:
     if layout.is_tiled:
         return View(0, row_major_strides(layout.physical_shape(tensor.shape)))
     order = layout.permutation(tensor.rank)
-    strides = row_major_strides(tuple(tensor.shape[axis] for axis in order))
+    strides = row_major_strides(layout.physical_shape(tensor.shape))
     by_axis = dict(zip(order, strides, strict=True))
     return View(0, tuple(by_axis[axis] for axis in range(tensor.rank)))
 

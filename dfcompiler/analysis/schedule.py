@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, isqrt, prod
 
 from dfcompiler.analysis.tiling import Tile
@@ -23,8 +24,8 @@ def moved_bytes(op: Op, types: Types, fast_bytes: int) -> int:
 
 
 def bytes_of(tensor: TensorType) -> int:
-    """Bytes of a concrete tensor as stored."""
-    return int(tensor.stored_bytes)
+    """Bytes of a concrete tensor as stored, without what keeps its rows apart."""
+    return int(replace(tensor, layout=tensor.layout.unpadded()).stored_bytes)
 
 
 def _writes(op: Op) -> int:

@@ -27,6 +27,8 @@ from dfcompiler.target import CpuTarget
 
 LINE = 16
 """Floats in a cache line."""
+WHOLE_ROWS = 24
+"""Rows that are not worth splitting: those for which a kernel streams B."""
 
 
 def slice_columns(nr: int) -> int:
@@ -84,16 +86,19 @@ class Caches:
         l2_bytes: memory in which a block of A and its sums stay.
         workers: cores (or multiprocessors) that share the tasks of a product.
         usable: share of a memory that operands may fill; stacks and the epilogue need the rest.
-        l1_balance: multiply-adds that a worker does while a word crosses into L1.
-        l2_balance: the same for L2.
+        kept: share of L2 for what a task uses again; the rest of A, C and the operands of the
+            epilogue pass through the other part.
+        l1_balance: multiply-adds that a worker loses while a word crosses into L1.
+        l2_balance: the same for L2, whose words are asked for in time.
     """
 
     l1_bytes: int
     l2_bytes: int
     workers: int
     usable: float = 7 / 8
+    kept: float = 1 / 2
     l1_balance: float = 4.0
-    l2_balance: float = 8.0
+    l2_balance: float = 1.0
 
     @staticmethod
     def of(target: CpuTarget) -> Caches:
@@ -183,7 +188,7 @@ def block_rows(product: Product, caches: Caches, mr: int, nr: int, kc: int) -> i
     def time(mc: int) -> tuple[float, int]:
         _, into_l1, into_l2 = words_moved(product, caches, Tile(mr, nr, kc, mc))
         waiting = 1 + caches.l1_balance * into_l1 + caches.l2_balance * into_l2
-        spans = (_span(product, rows, caches.workers, mc, mr, nr) for rows in product.rows)
+        spans = (_span(product, rows, caches.workers, mc, nr) for rows in product.rows)
         return waiting * sum(spans), -mc
 
     return min(choices, key=time)
@@ -201,22 +206,44 @@ def words_moved(product: Product, caches: Caches, tile: Tile) -> tuple[float, fl
 
 def _l2_crossing(product: Product, caches: Caches, tile: Tile) -> float:
     """Words into L2 for each multiply-add; infinite where not even the sums of a block fit."""
-    words = int(caches.l2_bytes * caches.usable) // product.element_bytes
+    words = caches.l2_bytes // product.element_bytes
     mc, kc, width = tile.mc, tile.kc, tile.width
     sums, slices = mc * width, 2 * kc * width
     whole = 1 / mc + 1 / product.depth
-    if mc * product.depth + sums + slices <= words:
+    if mc * product.depth + sums + slices <= caches.usable * words:
         return whole + 1 / product.columns
-    if 2 * mc * kc + sums + slices <= words:
+    if 2 * mc * kc + sums + slices <= caches.kept * words:
         return whole + 1 / width
     return inf
 
 
-def _span(product: Product, rows: int, workers: int, mc: int, mr: int, nr: int) -> float:
-    """Rows times slices that the busiest worker computes, over an equal share."""
-    panels, blocks = ceil(product.columns / slice_columns(nr)), ceil(rows / mc)
-    in_block = _even_rows(rows, blocks, mr)
-    return ceil(panels * blocks / workers) * in_block / (panels * rows / workers)
+def block_count(rows: int, most: int, slices: int, workers: int) -> int:
+    """Blocks into which a product splits its rows: of at most `most`, and work for every worker.
+
+    Args:
+        rows: rows of the product.
+        most: most rows of a block.
+        slices: tasks that there are for each block.
+        workers: how many tasks should have work at the same time.
+    """
+    splits = max(1, min(block_splits(slices, workers), ceil(rows / WHOLE_ROWS)))
+    return splits * ceil(rows / (most * splits))
+
+
+def block_splits(tasks: int, workers: int) -> int:
+    """The fewest splits of each of `tasks` with which `workers` are busy 95 % of the time."""
+    counts = range(1, workers + 1)
+    return next(n for n in counts if n * tasks >= 0.95 * workers * ceil(n * tasks / workers))
+
+
+def _span(product: Product, rows: int, workers: int, mc: int, nr: int) -> float:
+    """Rows times slices that the busiest worker computes, over an equal share.
+
+    Tiles of a block differ by a row at most, and one with a row less takes less time.
+    """
+    slices = ceil(product.columns / slice_columns(nr))
+    blocks = block_count(rows, mc, slices, workers)
+    return ceil(slices * blocks / workers) * ceil(rows / blocks) / (slices * rows / workers)
 
 
 def _even_rows(rows: int, blocks: int, mr: int) -> int:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dfcompiler.analysis.tiling import Caches, Product, Tile, candidates
+from dfcompiler.analysis.cache_sets import row_pad
+from dfcompiler.analysis.tiling import Caches, Product, Tile, block_count, candidates, tile_on
 from dfcompiler.codegen.library import KERNELS, kernels_digest
 from dfcompiler.codegen.process import run_all
 from dfcompiler.codegen.store import digest, stored
 from dfcompiler.codegen.toolchain import compile_flags, find_compiler
 from dfcompiler.codegen.tuning_database import Conditions, TuningDatabase
-from dfcompiler.lowering.nodes.matmul import row_blocks
 from dfcompiler.target import CpuTarget, host_features
 
 CANDIDATES = 6
@@ -103,7 +103,7 @@ def measure(
     library = compile_cutout(tiles, target)
     found = {}
     for product, some in choices.items():
-        operands = Operands(product, target.gemm_nr)
+        operands = Operands(product, target.gemm_nr, target)
         times = [
             measure_rows(library, tiles, some, operands, rows, target.cores, rounds)
             for rows in product.rows
@@ -116,15 +116,20 @@ def measure(
 
 
 class Operands:
-    """Random operands of a product: A, C, a bias, and copies of the packed B in turn."""
+    """Random operands of a product: A, C, a bias, and copies of the packed B in turn.
 
-    def __init__(self, product: Product, panel: int) -> None:
+    The rows of A are as far apart as `pad-rows` puts them for the tile of the target.
+    """
+
+    def __init__(self, product: Product, panel: int, target: CpuTarget) -> None:
         self.product = product
         most, columns, depth = max(product.rows), product.columns, product.depth
         padded = -(-columns // panel) * panel
         self.copies = max(1, WEIGHT_BYTES // (4 * padded * depth))
         random = np.random.default_rng(0)
-        self.a = _aligned(random.standard_normal(most * depth, np.float32))
+        usual = tile_on(target, product)
+        self.pitch = depth + (row_pad(depth, 4, usual, target.l1_bytes) if usual else 0)
+        self.a = _aligned(random.standard_normal(most * self.pitch, np.float32))
         self.bias = _aligned(np.zeros(columns, np.float32))
         self.c = _aligned(np.zeros(most * columns, np.float32))
         self.stride = padded * depth
@@ -150,13 +155,13 @@ def measure_rows(
     slices = -(-product.columns // 64)
 
     def run(tile: Tile, repeats: int) -> float:
-        blocks = int(row_blocks(rows, tile.mc, slices, threads))
+        blocks = block_count(rows, tile.mc, slices, threads)
         sizes = (rows, product.columns, product.depth, blocks, threads, repeats)
         arrays = (operands.a, operands.b, operands.bias, operands.c)
         return float(
             library.dfc_measure(
                 tiles.index(tile),
-                *map(ctypes.c_long, (*sizes, operands.copies, operands.stride)),
+                *map(ctypes.c_long, (*sizes, operands.copies, operands.stride, operands.pitch)),
                 *(ctypes.c_void_p(array.ctypes.data) for array in arrays),
             )
         )
@@ -206,7 +211,7 @@ _SOURCE = """// Tiles of the matrix product, measured.
 
 namespace {
 struct Problem {
-  long M, N, K, blocks, threads, repeats, copies, stride;
+  long M, N, K, blocks, threads, repeats, copies, stride, pitch;
   const float *a, *b, *bias;
   float* c;
 };
@@ -226,8 +231,8 @@ double measure(const Problem& p) {
 #pragma omp for collapse(2)
       for (long block = 0; block < p.blocks; ++block)
         for (long slice = 0; slice < slices; ++slice)
-          packed_task<kc, mc>(block, p.blocks, slice, p.M, p.N, p.K, Rows<float>{p.a, p.K, 1}, b,
-                              p.c, p.N, epilogue);
+          packed_task<kc, mc>(block, p.blocks, slice, p.M, p.N, p.K, Rows<float>{p.a, p.pitch, 1},
+                              b, p.c, p.N, epilogue);
     }
 #pragma omp master
     seconds = (omp_get_wtime() - start) / p.repeats;
@@ -238,8 +243,8 @@ double measure(const Problem& p) {
 
 extern "C" __attribute__((visibility("default"))) double dfc_measure(
     int tile, long M, long N, long K, long blocks, long threads, long repeats, long copies,
-    long stride, const float* a, const float* b, const float* bias, float* c) {
-  const Problem p{M, N, K, blocks, threads, repeats, copies, stride, a, b, bias, c};
+    long stride, long pitch, const float* a, const float* b, const float* bias, float* c) {
+  const Problem p{M, N, K, blocks, threads, repeats, copies, stride, pitch, a, b, bias, c};
   switch (tile) {
 @CASES@
   }

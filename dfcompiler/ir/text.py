@@ -144,7 +144,7 @@ _OP = re.compile(
     r"( do)?\Z"
 )
 _TYPE = re.compile(r"(\w+)\[([^\];]*)(?:; ([^\]]*))?\](?: as (\w+)\((.*)\))?\Z")
-_PHYSICAL = re.compile(r"(\d+)(?:([/%])(\d+))?\Z")
+_PHYSICAL = re.compile(r"(\d+)(?:([/%+])(\d+))?\Z")
 
 
 def parse(text: str) -> Program:
@@ -174,9 +174,11 @@ def parse_type(text: str) -> TensorType:
 def _physical_axis(text: str) -> PhysicalAxis:
     match = _PHYSICAL.match(text)
     if not match:
-        raise ValueError(f"{text!r} is not a physical axis such as 0, 1/48 or 1%48")
-    axis, half, tile = match.groups()
-    return PhysicalAxis(int(axis), int(tile or 0), half == "%")
+        raise ValueError(f"{text!r} is not a physical axis such as 0, 1/48, 1%48 or 1+16")
+    axis, sign, number = match.groups()
+    if sign == "+":
+        return PhysicalAxis(int(axis), pad=int(number))
+    return PhysicalAxis(int(axis), int(number or 0), sign == "%")
 
 
 def _encoding(name: str | None, arguments: str | None) -> Encoding:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dfcompiler.ir.dims import Dim, Shape, ceil_div, product, same_shape, show_dim
+from dfcompiler.ir.dims import Dim, Shape, as_dim, ceil_div, product, same_shape, show_dim
 
 
 class DType(Enum):
@@ -83,24 +83,27 @@ class PhysicalAxis:
     """One axis of the physical order: a logical axis, or one half of a tiled one.
 
     ``axis`` alone walks the whole logical axis; with ``tile`` it walks the blocks (``1/48``,
-    ``inner=False``) or the elements inside a block (``1%48``, ``inner=True``).
+    ``inner=False``) or the elements inside a block (``1%48``, ``inner=True``). With ``pad``
+    (``1+16``) that many unused elements follow those of the axis.
     """
 
     axis: int
     tile: int = 0
     inner: bool = False
+    pad: int = 0
 
     def __str__(self) -> str:
-        if not self.tile:
-            return str(self.axis)
-        return f"{self.axis}{'%' if self.inner else '/'}{self.tile}"
+        if self.tile:
+            return f"{self.axis}{'%' if self.inner else '/'}{self.tile}"
+        return f"{self.axis}+{self.pad}" if self.pad else str(self.axis)
 
 
 @dataclass(frozen=True)
 class Layout:
     """The physical order of a tensor, outermost first; empty means row-major.
 
-    ``[K, N; 1/48 0 1%48]`` is a K × N weight packed into panels of 48 columns, K-major inside.
+    ``[K, N; 1/48 0 1%48]`` is a K × N weight packed into panels of 48 columns, K-major inside;
+    ``[M, K; 0 1+16]`` has rows that are K + 16 elements apart.
     """
 
     order: tuple[PhysicalAxis, ...] = ()
@@ -111,6 +114,23 @@ class Layout:
         if axes == tuple(range(len(axes))):
             return Layout()
         return Layout(tuple(PhysicalAxis(axis) for axis in axes))
+
+    def padded(self, rank: int, pad: int) -> Layout:
+        """The same order with `pad` unused elements at the end of each innermost row.
+
+        Raises:
+            ValueError: for a layout with tiles, or a tensor without axes.
+        """
+        if self.is_tiled or not rank:
+            raise ValueError(f"the layout [{self}] has no rows to pad")
+        order = self.order or tuple(map(PhysicalAxis, range(rank)))
+        return Layout((*order[:-1], replace(order[-1], pad=pad)))
+
+    def unpadded(self) -> Layout:
+        """The same order without gaps."""
+        if not any(axis.pad for axis in self.order):
+            return self
+        return Layout.permuted(*(axis.axis for axis in self.order))
 
     @property
     def is_row_major(self) -> bool:
@@ -125,16 +145,19 @@ class Layout:
         return tuple(axis.axis for axis in self.order) or tuple(range(rank))
 
     def physical_shape(self, shape: Shape) -> Shape:
-        """The extents in physical order; tiled axes are padded to whole blocks."""
+        """The extents in physical order, padding included; tiled axes have whole blocks."""
         if not self.order:
             return shape
-        return tuple(
-            shape[a.axis] if not a.tile else a.tile if a.inner else ceil_div(shape[a.axis], a.tile)
-            for a in self.order
-        )
+        return tuple(_physical_extent(axis, shape[axis.axis]) for axis in self.order)
 
     def __str__(self) -> str:
         return " ".join(map(str, self.order))
+
+
+def _physical_extent(axis: PhysicalAxis, extent: Dim) -> Dim:
+    if axis.tile:
+        return axis.tile if axis.inner else ceil_div(extent, axis.tile)
+    return as_dim(extent + axis.pad) if axis.pad else extent
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from math import isclose, sqrt
 
 import pytest
 
+from dfcompiler.analysis.cache_sets import most_in_a_set, row_pad
 from dfcompiler.analysis.tiling import (
     Caches,
     Product,
     Tile,
+    block_count,
     candidates,
     choose_tile,
     outer_product_block,
@@ -105,10 +108,12 @@ def test_deeper_slices_and_taller_blocks_move_less() -> None:
 
 
 def test_many_workers_get_tasks() -> None:
-    """Six panels for sixteen workers: rows are split until all of them have work."""
-    tile = choose_tile(Product((1024,), 384, 384), dataclasses.replace(CACHES, workers=16), 6, 64)
-    assert tile is not None
-    assert 6 * -(-1024 // tile.mc) % 16 == 0
+    """Six slices for sixteen workers: rows are split until all of them have work."""
+    assert block_count(1024, 516, 6, 16) == 8
+    assert block_count(1024, 100, 6, 16) == 16
+    assert block_count(1024, 516, 12, 2) == 2
+    assert block_count(20, 516, 1, 16) == 1
+    assert block_count(0, 516, 1, 16) == 0
 
 
 def test_candidates_begin_with_the_choice() -> None:
@@ -128,3 +133,22 @@ def test_tiles_of_every_instruction_set_are_its_kernel_s(isa: str) -> None:
     tile = tile_on(target, Product((64,), 64, 7))
     assert tile is not None
     assert (tile.mr, tile.nr, tile.kc) == (target.gemm_mr, target.gemm_nr, 16)
+
+
+@pytest.mark.parametrize("columns", [384, 576, 768, 1024, 1536, 3072, 4096])
+def test_padded_rows_leave_room_for_the_slice(columns: int) -> None:
+    """Counted line by line: no set gets more lines of two tiles and of the slice than it holds."""
+    tile, l1_bytes = Tile(6, 64, 128, 516), 48 << 10
+    pitch = 4 * (columns + row_pad(columns, 4, tile, l1_bytes))
+    lines = [(row * pitch + 4 * k) // 64 for row in range(12) for k in range(0, 128, 16)]
+    slice_of_b = range(4 * tile.kc * tile.width // 64)
+    fullest = max(Counter(line % 64 for line in (*lines, *slice_of_b)).values())
+    assert fullest <= l1_bytes // 4096 - 1
+    assert pitch % 64 == 0
+
+
+def test_rows_that_share_no_sets_stay_where_they_are() -> None:
+    tile = Tile(6, 64, 128, 516)
+    assert most_in_a_set(12, 512, 12288) == 12
+    assert row_pad(768, 4, tile, 48 << 10) == 0
+    assert row_pad(770, 4, tile, 48 << 10) == 0

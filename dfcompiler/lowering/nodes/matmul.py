@@ -13,6 +13,7 @@ from dace.symbolic import int_floor
 from dace.transformation.transformation import ExpandTransformation
 from sympy import Min
 
+from dfcompiler.analysis.tiling import WHOLE_ROWS, block_count, block_splits
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.lowering.nodes.expansion import (
     Arrays,
@@ -28,8 +29,8 @@ from dfcompiler.lowering.nodes.expansion import (
 from dfcompiler.lowering.symbolic import ceil_div, is_static, product, symbol, text
 
 # In `kernels/cpu/gemm.h`: columns of a task (WIDTH), depth of a step of k and rows of a block when
-# an operator does not say (KC, MC), and rows that are not worth splitting (those of a stream).
-SLICE_COLUMNS, STEP_DEPTH, BLOCK_ROWS, WHOLE_ROWS = 64, 128, 256, 24
+# an operator does not say (KC, MC).
+SLICE_COLUMNS, STEP_DEPTH, BLOCK_ROWS = 64, 128, 256
 # How a stage of the epilogue is called in `kernels/cpu/epilogue.h`, and what it computes.
 STAGES = {
     "scale": ("Scale", "a * b"),
@@ -169,19 +170,13 @@ def row_blocks(rows: Any, most: int, others: Any, cores: int) -> Any:
         others: tasks that there are for each block; unknown ones count as enough.
         cores: how many tasks should have work at the same time.
     """
-    splits = _splits(int(others), cores) if is_static(others) else 1
-    if splits == 1:
+    if not is_static(others):
         return ceil_div(rows, most)
     if is_static(rows):
-        splits = min(splits, -(-int(rows) // WHOLE_ROWS))
-        return splits * ceil_div(int(rows), most * splits)
-    few = Min(splits, ceil_div(rows, WHOLE_ROWS))
+        return block_count(int(rows), most, int(others), cores)
+    splits = block_splits(int(others), cores)
+    few = Min(splits, ceil_div(rows, WHOLE_ROWS)) if splits > 1 else 1
     return few * ceil_div(rows, most * few)
-
-
-def _splits(tasks: int, cores: int) -> int:
-    """The fewest splits of each of `tasks` with which `cores` are busy 90 % of the time."""
-    return next(n for n in range(1, cores + 1) if n * tasks >= 0.9 * cores * -(-n * tasks // cores))
 
 
 def _task(node: MatMul, arrays: Arrays, problem: Problem, blocks: Any) -> str:
