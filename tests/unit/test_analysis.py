@@ -13,21 +13,15 @@ from dfcompiler.analysis.io_bound import gemm_bound
 from dfcompiler.analysis.liveness import aliases, container_lifetimes, value_lifetimes
 from dfcompiler.analysis.schedule import DEFAULT_TILE
 from dfcompiler.ir import Program, parse, show, verify
+from tests.one_state import program_of
 
 MB = 1 << 20
-
-
-def program_of(ops: str, containers: str, symbols: str = "S") -> Program:
-    body = "\n".join(f"    {line.strip()}" for line in ops.strip().splitlines())
-    declared = "\n".join(f"  {line.strip()}" for line in containers.strip().splitlines())
-    return verify(parse(f"program p({symbols}) {{\n{declared}\n  state main {{\n{body}\n  }}\n}}"))
 
 
 def product(m: int, k: int, n: int) -> Program:
     return program_of(
         f"@y: f32[{m}, {n}] = matmul @x, @w",
         f"input @x: f32[{m}, {k}]\nweight @w: f32[{k}, {n}]\noutput @y: f32[{m}, {n}]",
-        "",
     )
 
 
@@ -43,6 +37,7 @@ def test_a_chain_counts_each_operator() -> None:
         @y: f32[S, 4] = add %0, %2
         """,
         "input @x: f32[S, 4]\noutput @y: f32[S, 4]",
+        "S",
     )
     metrics = measure(program, {"S": 10})
     assert metrics.flops == 40 + 0 + 40 + 40
@@ -114,11 +109,11 @@ def test_a_fused_chain_reads_and_writes_once(depth: int) -> None:
     n = 1000
     chain = [f"%{i}: f32[{n}] = exp {f'%{i - 1}' if i else '@x'}" for i in range(depth)]
     containers = f"input @x: f32[{n}]\noutput @y: f32[{n}]"
-    apart = program_of("\n".join([*chain, f"@y: f32[{n}] = neg %{depth - 1}"]), containers, "")
+    apart = program_of("\n".join([*chain, f"@y: f32[{n}] = neg %{depth - 1}"]), containers)
     assert measure(apart, {}).moved_bytes == 2 * 4 * n * (depth + 1)
     region = "\n".join([*chain, f"%last: f32[{n}] = neg %{depth - 1}"])
     fused = program_of(
-        f'@y: f32[{n}] = fused @x {{kernel = "elementwise"}} do\n{region}\nend', containers, ""
+        f'@y: f32[{n}] = fused @x {{kernel = "elementwise"}} do\n{region}\nend', containers
     )
     assert measure(fused, {}).moved_bytes == 2 * 4 * n
     assert measure(fused, {}).flops == measure(apart, {}).flops
@@ -126,7 +121,7 @@ def test_a_fused_chain_reads_and_writes_once(depth: int) -> None:
 
 
 def test_an_operand_that_stands_twice_is_read_once() -> None:
-    program = program_of("@y: f32[S] = mul @x, @x", "input @x: f32[S]\noutput @y: f32[S]")
+    program = program_of("@y: f32[S] = mul @x, @x", "input @x: f32[S]\noutput @y: f32[S]", "S")
     assert measure(program, {"S": 100}).moved_bytes == 800
 
 
@@ -155,14 +150,13 @@ def test_data_movement_counts_what_it_touches(op: str, moved: int) -> None:
         input @i: i64[7]
         input @r: f32[7, 4]
         persist @cache: f32[100, 4]""",
-        "",
     )
     assert measure(program, {}).moved_bytes == moved
 
 
 def test_long_rows_are_read_twice() -> None:
     containers = "input @x: f32[2, S]\noutput @y: f32[2, S]"
-    program = program_of("@y: f32[2, S] = softmax @x {axis = 1}", containers)
+    program = program_of("@y: f32[2, S] = softmax @x {axis = 1}", containers, "S")
     short, long = FAST_BYTES // 8, FAST_BYTES
     assert measure(program, {"S": short}).moved_bytes == 2 * short * 4 * 2
     assert measure(program, {"S": long}).moved_bytes == 3 * long * 4 * 2
@@ -238,7 +232,6 @@ def test_a_bound_counts_what_outputs_depend_on() -> None:
         @z: f32[3, 4] = gather @table, @i {axis = 0}
         """,
         containers,
-        "",
     )
     # x whole, ten of w, the indices; rows of a gather depend on values and count nothing.
     assert measure(program, {}).io_bound_bytes == 400 + 40 + 3 * 8 + 400 + 48
@@ -248,7 +241,6 @@ def test_operators_without_a_proof_have_no_bound() -> None:
     program = program_of(
         "@y: f32[3, 4] = gather @x, @i {axis = 0}",
         "input @x: f32[9, 4]\ninput @i: i64[3]\noutput @y: f32[3, 4]",
-        "",
     )
     (cost,) = op_costs(program, {})
     assert cost.io_bound_bytes is None
@@ -295,7 +287,7 @@ def test_slices_side_by_side_need_different_elements() -> None:
         %2: f32[4, 3] = slice %0 {{starts = [0, {second}]}}
         @y: f32[4, 3] = mul %1, %2"""
         containers = "input @x: f32[4, 5]\nweight @w: f32[5, 6]\noutput @y: f32[4, 3]"
-        return measure(program_of(body, containers, ""), {}).io_bound_bytes
+        return measure(program_of(body, containers), {}).io_bound_bytes
 
     assert bound(3) == 4 * (4 * 5 + 5 * 6 + 4 * 3)
     assert bound(2) == 4 * 4 * 3, "columns that nobody needs: no proof that all is loaded"
@@ -305,7 +297,7 @@ def test_a_weight_stored_in_two_layouts_is_loaded_once() -> None:
     containers = """weight @a: f32[4, 4]
         weight @b: f32[4, 4; 1 0]
         output @y: f32[4, 4]"""
-    program = program_of("@y: f32[4, 4] = matmul @a, @b", containers, "")
+    program = program_of("@y: f32[4, 4] = matmul @a, @b", containers)
     values = np.ones((4, 4), np.float32)
     shared = replace(program, data={"a": values, "b": values})
     apart = replace(program, data={"a": values, "b": values.copy()})
@@ -348,7 +340,6 @@ def test_a_value_lives_from_its_definition_to_its_last_reader() -> None:
         @y: f32[4] = add %4, %2
         """,
         "input @x: f32[4]\noutput @y: f32[4]",
-        "",
     )
     found = {life.name: (life.start, life.end) for life in value_lifetimes(program)}
     assert found == {"%0": (0, 3), "%2": (2, 5), "%3": (3, 5)}
@@ -388,7 +379,6 @@ def test_a_part_of_a_container_is_a_view_after_its_last_write_only() -> None:
         @y: f32[4] = add %0, %1
         """,
         "input @x: f32[8]\npersist @kept: f32[8]\noutput @y: f32[4]",
-        "",
     )
     assert aliases(program) == {("main", "%1"): "@kept"}
 
@@ -403,7 +393,6 @@ def test_panels_of_one_layer_are_a_view_of_the_panels_of_all() -> None:
         @y: f32[2, 70] = matmul @x, %1
         """,
         "input @x: f32[2, 6]\ninput @w: f32[3, 6, 70; 0 2/64 1 2%64]\noutput @y: f32[2, 70]",
-        "",
     )
     assert {name for _, name in aliases(program)} == {"%0", "%1", "%2"}
 
