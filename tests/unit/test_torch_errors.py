@@ -13,15 +13,7 @@ from torch.nn import functional
 
 from dfcompiler.errors import ModelError, UnsupportedError
 from dfcompiler.importers.torch_export import import_exported, import_module, load_exported
-
-
-class Apply(nn.Module):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.function(x)
+from tests.torch_functions import Apply
 
 
 def refused(function: Callable[..., Any], x: torch.Tensor | None = None) -> UnsupportedError:
