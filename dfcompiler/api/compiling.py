@@ -175,11 +175,10 @@ def _build(
 
     The program, and with it the model's memory, is gone when this returns.
     """
-    from dfcompiler.codegen import build, prepare
+    from dfcompiler.codegen import build
     from dfcompiler.lowering import lower
     from dfcompiler.report.record import pass_rows, report_data
 
-    prepare(machine if given.precision == "f32" else machine.extended())
     stages("import")
     program = import_model(
         model, example_inputs=given.example_inputs, dynamic_shapes=given.dynamic_shapes

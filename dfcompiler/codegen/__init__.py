@@ -14,7 +14,6 @@ from dfcompiler.codegen.toolchain import find_compiler
 
 if TYPE_CHECKING:
     from dfcompiler.codegen.artifact import build
-    from dfcompiler.codegen.library import prepare
     from dfcompiler.codegen.weights import pack
 
 __all__ = [
@@ -26,12 +25,11 @@ __all__ = [
     "is_artifact",
     "keep",
     "pack",
-    "prepare",
     "recall",
     "sources_digest",
 ]
 
-_LATE = {"build": "artifact", "prepare": "library", "pack": "weights"}
+_LATE = {"build": "artifact", "pack": "weights"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,7 @@
-"""Sources → shared library: one object per unit, a precompiled prelude, all cached by content."""
+"""Sources → shared library: one object per unit, cached by content."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,18 +11,17 @@ from pathlib import Path
 
 import dace
 
-from dfcompiler.codegen.process import Background, run_all
-from dfcompiler.codegen.store import digest, find, stored
+from dfcompiler.codegen.process import run_all
+from dfcompiler.codegen.runtime_headers import RUNTIME
+from dfcompiler.codegen.store import digest, stored
 from dfcompiler.codegen.templates import template
 from dfcompiler.codegen.toolchain import Compiler, compile_flags, find_compiler, link_flags
-from dfcompiler.errors import DfcError
 from dfcompiler.target import CpuTarget
 
 PRELUDE = "prelude.h"
 LIBRARY = "model.so"
 _OBJECT = "unit.o"
 _HEADERS = "headers.txt"
-_DACE_HEADER = "<dace/dace.h>"
 KERNELS = Path(__file__).parent.parent / "kernels"
 _DACE = Path(dace.__file__).parent
 _ROOTS = {"runtime": _DACE / "runtime", "external": _DACE / "external", "kernels": KERNELS}
@@ -31,8 +29,6 @@ _ROOTS = {"runtime": _DACE / "runtime", "external": _DACE / "external", "kernels
 because its headers include each other by relative paths."""
 _INCLUDES = ("runtime/include", "kernels")
 _GUARD = ("#ifndef DFC_PRELUDE_H", "#define DFC_PRELUDE_H")
-
-_preparing: dict[str, Background[Path]] = {}
 
 
 @dataclass(frozen=True)
@@ -44,25 +40,12 @@ class Unit:
 
 
 def prelude_text(includes: Sequence[str]) -> str:
-    """The one header of the program: DaCe's runtime and our kernels."""
-    ours = [f'"{path.relative_to(KERNELS).as_posix()}"' for path in _kernel_headers()]
-    known = [_DACE_HEADER, *ours]
-    lines = [f"#include {name}" for name in (*known, *(n for n in includes if n not in known))]
+    """The one header of the program: `includes`, and all kernels."""
+    kernels = [f'"{path.relative_to(KERNELS).as_posix()}"' for path in _kernel_headers()]
+    others = (name for name in includes if name not in kernels)
+    lines = [f"#include {name}" for name in (*others, *kernels)]
     head = ["// Everything that the program includes.", *_GUARD]
     return "\n".join([*head, *lines, "#endif", ""])
-
-
-def prepare(target: CpuTarget) -> None:
-    """Begins to precompile the usual prelude, while something else still has to be done.
-
-    Raises:
-        ToolchainError: if there is no compiler.
-    """
-    compiler = find_compiler()
-    text = prelude_text(())
-    key = _prelude_key(text, target, compiler)
-    if compiler.family == "gcc" and key not in _preparing and find(key) is None:
-        _preparing[key] = Background(lambda: _precompile(key, text, target, compiler))
 
 
 def compile_unit(unit: Unit, target: CpuTarget) -> Path:
@@ -102,7 +85,9 @@ def link_library(
             (folder / name).write_text(text, encoding="utf-8")
     _copy_headers(objects, folder)
     script = folder / "build.sh"
-    script.write_text(_script([units[i].name for i in order], target, compiler), encoding="utf-8")
+    names = [units[i].name for i in order]
+    roots = [name for name in _INCLUDES if (folder / name).is_dir()]
+    script.write_text(_script(names, roots, target, compiler), encoding="utf-8")
     script.chmod(0o755)
 
 
@@ -116,72 +101,35 @@ def _copy_headers(objects: Sequence[Path], folder: Path) -> None:
 
 def _compile(unit: Unit, target: CpuTarget, compiler: Compiler, work: Path) -> None:
     """Compiles in `work`; the command differs from that of the script by paths alone."""
-    ahead: tuple[str, ...] = ()
-    precompiled = None
-    if PRELUDE in unit.files:
-        precompiled = _precompiled(unit.files[PRELUDE], target, compiler)
-    if precompiled:
-        ahead = ("-include", str(precompiled / PRELUDE))
     for name, text in unit.files.items():
         (work / name).write_text(text, encoding="utf-8")
     command = (
-        *(*compiler.command, *_flags(target, compiler), *ahead, f"-frandom-seed={unit.name}"),
+        *(*compiler.command, *_flags(target), f"-frandom-seed={unit.name}"),
         *("-c", f"{unit.name}.cpp", "-o", _OBJECT),
     )
     names = _with_headers(command, work)
-    if precompiled:  # the rule of a unit names the precompiled file, not what is in it
-        names |= set((precompiled / _HEADERS).read_text(encoding="utf-8").splitlines())
-    _write_names(names, work)
+    (work / _HEADERS).write_text("".join(f"{n}\n" for n in sorted(names)), encoding="utf-8")
     for name in unit.files:
         (work / name).unlink()
 
 
-def _precompiled(text: str, target: CpuTarget, compiler: Compiler) -> Path | None:
-    """The folder of the precompiled prelude if there is one or one is being made.
-
-    Making it takes longer than compiling one unit without it, so that is not begun here.
-    """
-    key = _prelude_key(text, target, compiler)
-    if key in _preparing:
-        with contextlib.suppress(DfcError, OSError):  # the unit itself will show what is wrong
-            _preparing[key].result()
-    return find(key)
-
-
-def _precompile(key: str, text: str, target: CpuTarget, compiler: Compiler) -> Path:
-    def make(work: Path) -> None:
-        (work / PRELUDE).write_text(text, encoding="utf-8")
-        output = ("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch")
-        command = (*compiler.command, *_flags(target, compiler), *output)
-        _write_names(_with_headers(command, work), work)
-
-    return stored(key, make)
-
-
-def _prelude_key(text: str, target: CpuTarget, compiler: Compiler) -> str:
-    return digest(["prelude", str(compiler), *compile_flags(target), text, _headers_digest()])
-
-
-_FRUGAL = ("--param", "ggc-min-heapsize=65536", "--param", "ggc-min-expand=30")
-"""GCC collects garbage earlier: a third less memory for a tenth more time, the same object."""
-
-
-def _flags(target: CpuTarget, compiler: Compiler) -> tuple[str, ...]:
+def _flags(target: CpuTarget) -> tuple[str, ...]:
     """Options of a unit: headers where they are installed, called what the artifact calls them."""
     maps = (f"-ffile-prefix-map={path}={name}" for name, path in _ROOTS.items())
     places = (f"-I{_ROOTS[name] / rest}" for name, _, rest in (i.partition("/") for i in _INCLUDES))
-    frugal = _FRUGAL if compiler.family == "gcc" else ()
-    return (*compile_flags(target), *frugal, *maps, *places)
+    return (*compile_flags(target), *maps, *places)
 
 
-def _script(units: Sequence[str], target: CpuTarget, compiler: Compiler) -> str:
+def _script(
+    units: Sequence[str], roots: Sequence[str], target: CpuTarget, compiler: Compiler
+) -> str:
     return template(
         "build.sh",
         {
             "COMPILER": str(compiler),
             "UNITS": " ".join(units),
             "COMPILE_FLAGS": " ".join(compile_flags(target)),
-            "INCLUDES": " ".join(f"-I{name}" for name in _INCLUDES),
+            "INCLUDES": " ".join(f"-I{name}" for name in roots),
             "LINK_FLAGS": " ".join(link_flags()),
             "OBJECTS": " ".join(f'"$objects/{unit}.o"' for unit in units),
         },
@@ -205,10 +153,6 @@ def _with_headers(command: Sequence[str], folder: Path) -> set[str]:
     return names
 
 
-def _write_names(names: set[str], folder: Path) -> None:
-    (folder / _HEADERS).write_text("".join(f"{n}\n" for n in sorted(names)), encoding="utf-8")
-
-
 def _kernel_headers() -> list[Path]:
     return sorted((KERNELS / "cpu").glob("*.h"))
 
@@ -221,5 +165,5 @@ def kernels_digest() -> str:
 
 @cache
 def _headers_digest() -> str:
-    files = [*_kernel_headers(), *sorted((_DACE / "runtime" / "include").rglob("*.h"))]
+    files = [*sorted(KERNELS.rglob("*.h")), *sorted(RUNTIME.rglob("*.h"))]
     return digest([dace.__version__, *(path.read_bytes() for path in files)])

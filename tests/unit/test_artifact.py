@@ -17,7 +17,7 @@ from pathlib import Path
 import dace
 import pytest
 
-from dfcompiler.codegen import Recalled, build, keep, prepare, recall
+from dfcompiler.codegen import Recalled, build, keep, recall
 from dfcompiler.codegen import artifact as writer
 from dfcompiler.codegen.dace_sources import dace_configuration, generate_program, saved_graph
 from dfcompiler.codegen.store import sha256_of
@@ -111,16 +111,6 @@ def test_its_script_rebuilds_the_same_bytes(artifact: Path, tmp_path: Path) -> N
     subprocess.run([str(alone / "build.sh"), "again.so"], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "again.so").read_bytes() == (artifact / "model.so").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "again.so"}
-
-
-def test_same_bytes_with_a_precompiled_prelude(
-    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "cache"))
-    prepare(parse_target("cpu"))
-    again = build_ledger(tmp_path / "again.dfc")
-    assert contents(again) == contents(artifact)
-    assert len(list((tmp_path / "cache").rglob("*.gch"))) == 1, "the prelude was not precompiled"
 
 
 SCRIPT = "import sys; from tests.artifacts import build_ledger; build_ledger(sys.argv[1])"
