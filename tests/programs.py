@@ -47,7 +47,7 @@ def run_twice(
     for call in ("first", "second"):
         outputs = interpret(program, inputs, symbols=bindings, persistent=persistent)
         found |= {f"{name} of the {call} call": array for name, array in outputs.items()}
-    kept = {c.name for c in program.by_role(Role.PERSIST)}
+    kept = {c.name for stored in program.by_role(Role.PERSIST) for c in stored.pieces}
     return found | {name: array for name, array in persistent.items() if name in kept}
 
 

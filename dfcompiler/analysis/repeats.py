@@ -3,46 +3,23 @@
 Two operators are alike when kind, type, attributes, region and the kinds of their operands are the
 same. A stretch of operators that are alike with those one period later is a chain of candidate
 layers; it is one of equal layers when the wiring is the same too, operand by operand: from inside
-the layer, from the layer before, from outside and the same for every layer, or from a weight.
+the layer, from the layer before, from outside and the same for every layer, or from a weight or
+persistent state, which each layer may have of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from dfcompiler.analysis.layouts import VIEW_KINDS
+from dfcompiler.analysis.wiring import Repeat, Wiring, misplaced_update, updated_in_place
 from dfcompiler.ir.program import Container, Op, Role, State
 
 LEAST_LAYERS = 3
 """Fewer copies are left as they are: a loop needs operators of its own."""
 _LONGEST_GAP = 16
 """Operators of a first layer that may stand between those that repeat, to be moved in front."""
-
-Site = tuple[int, int]
-"""An operand: the position of its operator in the layer, and its own among the inputs."""
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A chain of equal layers in a state.
-
-    Attributes:
-        before: operators in front of the layers, with those of the first layer that repeat not.
-        layers: operators by layer and position.
-        after: operators behind the layers.
-        carried: operands that are a result of the layer before: site → position of that result.
-        stacked: weights by layer, of operands that read another one in each layer.
-        shared: operands that read the same thing in every layer, from outside of it.
-    """
-
-    before: tuple[Op, ...]
-    layers: tuple[tuple[Op, ...], ...]
-    after: tuple[Op, ...]
-    carried: Mapping[Site, int]
-    stacked: Mapping[Site, tuple[str, ...]]
-    shared: Mapping[Site, str]
 
 
 def find_repeat(state: State, containers: Mapping[str, Container]) -> Repeat | str:
@@ -74,15 +51,17 @@ def _numbered(state: State, containers: Mapping[str, Container]) -> list[int]:
     """A number for each operator; those that are alike have the same."""
     types = {name: container.type for name, container in containers.items()}
     types |= {op.result: op.type for op in state.ops}
-    weights = {name for name, c in containers.items() if c.role is Role.WEIGHT}
+    kept = {n: c.role for n, c in containers.items() if c.role in (Role.WEIGHT, Role.PERSIST)}
     numbers: dict[object, int] = {}
 
     found = []
     for op in state.ops:
         own = containers.get(op.result)
         place = None if own is None or own.role is Role.OUTPUT else op.result
+        if updated_in_place(op, containers):
+            place = "updated in place"
         same = tuple(op.inputs.index(name) for name in op.inputs)
-        operands = tuple((types[name], name in weights) for name in op.inputs)
+        operands = tuple((types[name], kept.get(name)) for name in op.inputs)
         key = (_shape_of(op), place, same, operands)
         found.append(numbers.setdefault(key, len(numbers)))
     return found
@@ -171,7 +150,7 @@ def _layer_before(
         wanted = pattern[len(pattern) - 1 - len(layer)]
         (layer if alike[at] == wanted else others).append(ops[at])
     made = {op.result for op in layer}
-    writes = any(op.result.startswith("@") for op in (*layer, *others))
+    writes = any(op.result.startswith("@") for op in others)
     independent = not writes and not any(name in made for op in others for name in op.inputs)
     if len(layer) < len(pattern) or not independent:
         return tuple(ops), ()
@@ -185,7 +164,7 @@ def _wired(
     containers: Mapping[str, Container],
 ) -> Repeat | str:
     """The longest part of the chain whose layers are wired alike."""
-    wiring = _Wiring(layers, containers)
+    wiring = Wiring(layers, containers)
     first, count = wiring.longest()
     if count < LEAST_LAYERS:
         return wiring.reason or f"only {count} layers in a row are wired alike"
@@ -193,98 +172,12 @@ def _wired(
     back = tuple(op for layer in layers[first + count :] for op in layer)
     found = layers[first : first + count]
     before, after = (*before, *front), (*back, *after)
-    inner = {op.result for layer in found[:-1] for op in layer}
-    if any(name in inner for op in after for name in op.inputs):
+    ops = [op for layer in found[:-1] for op in layer]
+    made = {op.result for op in ops if not updated_in_place(op, containers)}
+    if any(name in made for op in after for name in op.inputs):
         return "what a layer computes is read behind the last one"
-    written = [op.result for layer in found[:-1] for op in layer if op.result.startswith("@")]
+    written = sorted(name for name in made if name.startswith("@"))
     if written:
         return f"each layer writes a container of its own, such as {written[0]}"
-    return wiring.repeat(before, tuple(found), after, first)
-
-
-class _Wiring:
-    """Where the operands of each layer come from, compared between layers."""
-
-    def __init__(
-        self, layers: Sequence[tuple[Op, ...]], containers: Mapping[str, Container]
-    ) -> None:
-        self.layers, self.containers = layers, containers
-        self.made = {
-            op.result: (k, at) for k, layer in enumerate(layers) for at, op in enumerate(layer)
-        }
-        self.reason = ""
-
-    def longest(self) -> tuple[int, int]:
-        """The first layer and the number of layers of the longest part that is wired alike."""
-        best, first = (0, 1), 0
-        for k in range(1, len(self.layers)):
-            agrees = k == first + 1 or self._origins(k) == self._origins(k - 1)
-            if not (agrees and self._begins(first) and self._is_local(k)):
-                first = k
-            if k - first + 1 > best[1]:
-                best = first, k - first + 1
-        return best
-
-    def _origins(self, k: int) -> dict[Site, object]:
-        """For each operand of a layer: position inside or in the layer before, or a name."""
-        found: dict[Site, object] = {}
-        for at, op in enumerate(self.layers[k]):
-            for i, name in enumerate(op.inputs):
-                if name in self.made:
-                    layer, position = self.made[name]
-                    found[at, i] = (k - layer, position)
-                elif self._is_weight(name):
-                    found[at, i] = "weight"
-                else:
-                    found[at, i] = name
-        return found
-
-    def _is_local(self, k: int) -> bool:
-        """Whether a layer reads nothing of the layers before the last one."""
-        for origin in self._origins(k).values():
-            if isinstance(origin, tuple) and origin[0] > 1:
-                self.reason = "a layer reads a result of the layer before the last one"
-                return False
-        return True
-
-    def _begins(self, first: int) -> bool:
-        """Whether the first layer is wired like the next one where that reads inside itself."""
-        if first + 1 >= len(self.layers):
-            return True
-        head, next_ = self._origins(first), self._origins(first + 1)
-        initial: dict[int, str] = {}
-        for site, origin in next_.items():
-            if isinstance(origin, tuple) and origin[0] == 1:
-                # What the next one has from the layer before, the first one has from in front.
-                own, name = head[site], self.layers[first][site[0]].inputs[site[1]]
-                if own == "weight" or (isinstance(own, tuple) and own[0] == 0):
-                    return False
-                if initial.setdefault(origin[1], name) != name:
-                    return False
-            elif head[site] != origin:
-                return False
-        return True
-
-    def repeat(
-        self,
-        before: tuple[Op, ...],
-        layers: tuple[tuple[Op, ...], ...],
-        after: tuple[Op, ...],
-        first: int,
-    ) -> Repeat:
-        carried: dict[Site, int] = {}
-        stacked: dict[Site, tuple[str, ...]] = {}
-        shared: dict[Site, str] = {}
-        for site, origin in self._origins(first + 1).items():
-            names = tuple(layer[site[0]].inputs[site[1]] for layer in layers)
-            if isinstance(origin, tuple):
-                if origin[0] == 1:
-                    carried[site] = origin[1]
-            elif len(set(names)) > 1:
-                stacked[site] = names
-            else:
-                shared[site] = names[0]
-        return Repeat(before, layers, after, carried, stacked, shared)
-
-    def _is_weight(self, name: str) -> bool:
-        return name in self.containers and self.containers[name].role is Role.WEIGHT
+    repeat = wiring.repeat(before, tuple(found), after, first)
+    return misplaced_update(repeat) or repeat

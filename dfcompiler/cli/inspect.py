@@ -90,7 +90,13 @@ def program_data(program: Any) -> dict[str, Any]:
         "program": program.name,
         "symbols": [{"name": s.name, "maximum": s.maximum} for s in program.symbols],
         "containers": [
-            {"role": c.role.value, "name": c.name, **_type_data(c.type)} for c in program.containers
+            {
+                "role": c.role.value,
+                "name": c.name,
+                **_type_data(c.type),
+                **({"parts": list(c.parts)} if c.parts else {}),
+            }
+            for c in program.containers
         ],
         "body": [_block_data(block) for block in program.body],
     }

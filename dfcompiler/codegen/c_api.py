@@ -193,7 +193,7 @@ def _bytes(data: bytes) -> str:
 def _signature(interface: Interface) -> str:
     lines = [f" *   input {_shown(c)}" for c in interface.inputs]
     lines += [f" *   output {_shown(c)}" for c in interface.outputs]
-    lines += [f" *   keeps {_shown(c)}" for c in interface.persistent]
+    lines += [f" *   keeps {_shown(c)}" for kept in interface.persistent for c in kept.pieces]
     for symbol in interface.symbols:
         limit = f" <= {symbol.maximum}" if symbol.maximum is not None else ""
         place = interface.fixed_by(symbol.name) or "given with the call"

@@ -49,7 +49,11 @@ def manifest(
             ],
         },
         "max_rank": interface.max_rank,
-        "persistent": [{**_tensor(c), "bytes": c.type.stored_bytes} for c in interface.persistent],
+        "persistent": [
+            {**_tensor(c), "bytes": c.type.stored_bytes}
+            for kept in interface.persistent
+            for c in kept.pieces
+        ],
         "numeric_policy": {
             "precision": _precision(kernels),
             "flags": list(NUMERIC_FLAGS),

@@ -9,7 +9,7 @@ import numpy as np
 from dfcompiler.errors import InputError
 from dfcompiler.ir.dims import Dim, evaluate, show_dim
 from dfcompiler.ir.operators import OPERATORS
-from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, Role, State
+from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State
 
 Array = np.ndarray
 Persistent = MutableMapping[str, Array]
@@ -32,6 +32,7 @@ def interpret(
         inputs: one array per input container.
         symbols: values of symbols that no input's shape fixes.
         persistent: contents of persistent containers, updated in place; fresh ones if absent.
+            Those with parts are there part by part.
         precision: a floating dtype in which all floating values are computed, such as float64.
         observe: called with every operator and its result.
 
@@ -77,6 +78,7 @@ class _Run:
         observe: Observer | None,
     ) -> None:
         self.program, self.precision, self.observe = program, precision, observe
+        self.kept = {f"@{c.name}": c for c in program.by_role(Role.PERSIST)}
         missing = [c.name for c in program.inputs if c.name not in inputs]
         if missing:
             raise InputError(f"missing input {', '.join(missing)}")
@@ -98,12 +100,22 @@ class _Run:
 
     def load_persistent(self, persistent: Persistent) -> None:
         for container in self.program.by_role(Role.PERSIST):
-            if container.name not in persistent:
-                shape = tuple(evaluate(dim, self.bindings) for dim in container.type.shape)
-                zeros = np.zeros(shape, container.type.dtype.numpy)
-                persistent[container.name] = self.program.data.get(container.name, zeros)
-            self.memory[container.name] = self.converted(persistent[container.name])
+            shape = tuple(evaluate(dim, self.bindings) for dim in container.type.shape)
+            zeros = np.zeros(shape, container.type.dtype.numpy)
+            initial = self.program.data.get(container.name, zeros)
+            if container.parts:
+                parts = zip(container.parts, np.asarray(initial), strict=True)
+                kept = np.stack([persistent.setdefault(name, part) for name, part in parts])
+            else:
+                kept = persistent.setdefault(container.name, initial)
+            self.memory[container.name] = self.converted(kept)
         self.persistent = persistent
+
+    def keep(self, container: Container, value: Array) -> None:
+        """Takes over what was written to persistent state, by the names that callers know."""
+        parts = value if container.parts else (value,)
+        names = (one.name for one in container.pieces)
+        self.persistent.update(zip(names, parts, strict=True))
 
     def converted(self, array: Array) -> Array:
         if self.precision is None or not _is_float(array):
@@ -148,8 +160,8 @@ class _Run:
                 self.observe(op, result)
             if op.result.startswith("@"):
                 self.memory[op.result[1:]] = result
-                if op.result[1:] in self.persistent:
-                    self.persistent[op.result[1:]] = result
+                if op.result in self.kept:
+                    self.keep(self.kept[op.result], result)
             else:
                 values[op.result] = result
 

@@ -104,11 +104,25 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Container:
-    """A named piece of memory: ``weight @kt: f32[12, 64, S]``; `name` has no sigil."""
+    """A named piece of memory: ``weight @kt: f32[12, 64, S]``; `name` has no sigil.
+
+    Attributes:
+        parts: of a persistent container that is several stacked along its first axis: what callers
+            call them, as ``persist @kv: f32[2, 64] of @k, @v`` says; they are no containers.
+    """
 
     role: Role
     name: str
     type: TensorType
+    parts: tuple[str, ...] = ()
+
+    @property
+    def pieces(self) -> tuple[Container, ...]:
+        """What callers know of it: its parts as containers, or itself where it has none."""
+        if not self.parts:
+            return (self,)
+        one = TensorType(self.type.dtype, self.type.shape[1:])
+        return tuple(Container(self.role, name, one) for name in self.parts)
 
 
 @dataclass(frozen=True)

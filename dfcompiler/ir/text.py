@@ -61,7 +61,8 @@ def _show_symbol(symbol: Symbol) -> str:
 
 
 def _show_container(container: Container) -> str:
-    return f"{container.role.value} {_name('@' + container.name)}: {container.type}"
+    parts = f" of {show_names(f'@{name}' for name in container.parts)}" * bool(container.parts)
+    return f"{container.role.value} {_name('@' + container.name)}: {container.type}{parts}"
 
 
 def _show_block(block: Block, indent: str) -> list[str]:
@@ -132,7 +133,7 @@ _ROLES = "|".join(role.value for role in Role)
 _NAME = r'(?:[@%]?"(?:[^"\\]|\\.)*"|[@%]?[A-Za-z0-9_./:$-]*[A-Za-z0-9_./$-])'
 _VALUE = r'(?:[@%]"(?:[^"\\]|\\.)*"|[@%][A-Za-z0-9_./:$-]*[A-Za-z0-9_./$-])'
 _PROGRAM = re.compile(rf"program ({_NAME})\((.*)\) \{{\Z")
-_CONTAINER = re.compile(rf"({_ROLES}) +({_NAME}): +(.+)\Z")
+_CONTAINER = re.compile(rf"({_ROLES}) +({_NAME}): +(.+?)(?: of ({_VALUE}(?:, {_VALUE})*))?\Z")
 _STATE = re.compile(rf"state ({_NAME}) \{{\Z")
 _LOOP = re.compile(rf"loop ({_NAME}) for (\w+) in (.+?)\.\.(.+?)(?: until ({_NAME}))? \{{\Z")
 _BRANCH = re.compile(rf"branch ({_NAME}) if ({_NAME}) \{{\Z")
@@ -256,9 +257,10 @@ class _Parser:
         name, symbols = match.groups()
         containers: list[Container] = []
         while (found := self.accept(_CONTAINER)) is not None:
-            role, container, type_text = found.groups()
+            role, container, type_text, part_names = found.groups()
             tensor = self.checked(parse_type, type_text)
-            containers.append(Container(Role(role), _unquote(container)[1:], tensor))
+            parts = tuple(_unquote(name)[1:] for name in _split(part_names or ""))
+            containers.append(Container(Role(role), _unquote(container)[1:], tensor, parts))
         body = self.blocks()
         if self.at < len(self.lines):
             self.fail("the end of the text")

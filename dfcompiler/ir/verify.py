@@ -37,6 +37,7 @@ class _Verifier:
         for container in program.containers:
             self.check_symbols(container.type, symbols, f"container @{container.name}")
             self.check_data(container)
+            self.check_parts(container)
         self.blocks(program.body, symbols)
         for output in program.outputs:
             if output.name not in self.written:
@@ -52,6 +53,19 @@ class _Verifier:
                 f"the data of @{container.name} is {data.dtype}{list(data.shape)}, "
                 f"its type {container.type}"
             )
+
+    def check_parts(self, container: Container) -> None:
+        """Parts are all of a persistent container; nothing else is called like one of them."""
+        parts = container.parts
+        if not parts:
+            return
+        where = f"container @{container.name} is {container.role.value} {container.type}"
+        if container.role is not Role.PERSIST or container.type.shape[:1] != (len(parts),):
+            raise VerifyError(f"{where}; expected persistent state of {len(parts)} parts")
+        known = [name for other in self.program.containers for name in (other.name, *other.parts)]
+        twice = next((name for name in parts if known.count(name) > 1), None)
+        if twice is not None:
+            raise VerifyError(f"{where}; something else is called @{twice} like a part of it")
 
     def blocks(self, blocks: tuple[Block, ...], symbols: set[str]) -> None:
         for block in blocks:

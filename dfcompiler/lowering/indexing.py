@@ -86,13 +86,15 @@ def lower_index_copy(context: Context, op: Op) -> None:
         plain = Op(op.result, op.type, "copy", (data,))
         add_map(context, state, elementwise_body(context, plain, (plain,), expand_loops(op.type)))
         state = context.new_state(op, "_slices")
-    axis = normalize_axis(int(op.attr("axis")), op.type.rank)
     slices = context.type(source)
+    axis = normalize_axis(int(op.attr("axis")), slices.rank)
+    part = [] if op.attr("part") is None else [expression(op.attr("part"))]
     # Rows of the source, in order along the axis: of equal indices the last one stays.
-    rows = _Rows(context, Op(source, slices, "rows"), tail=op.type.rank - axis - 1)
-    to = [0 if a == axis else i for a, i in enumerate(rows.begin)]
-    check = checked_position(context, op, op.result, axis, "_k")
-    step = text(context.stride(op.result, axis))
+    rows = _Rows(context, Op(source, slices, "rows"), tail=slices.rank - axis - 1)
+    to = [*part, *(0 if a == axis else i for a, i in enumerate(rows.begin))]
+    walked = tuple(len(part) + a for a in (axis, *rows.walked))
+    check = checked_position(context, op, op.result, len(part) + axis, "_k")
+    step = text(context.stride(op.result, len(part) + axis))
     body = MapBody(
         label="index_copy",
         ranges=rows.ranges,
@@ -101,7 +103,7 @@ def lower_index_copy(context: Context, op: Op) -> None:
             Access("_k", context.array(index), unit_range(rows.begin[axis])),
         ],
         writes=[
-            pointer(context, "_o", context.array(op.result), to, (axis, *rows.walked)),
+            pointer(context, "_o", context.array(op.result), to, walked),
             whole(context, "_report", context.status()),
         ],
         code=rows.copy(f"(_o + {check} * {step})", op.result, "_x", source),

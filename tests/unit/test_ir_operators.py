@@ -388,6 +388,22 @@ def test_index_copy(axis: int) -> None:
     check(run("index_copy", x, index, source, axis=axis), expected)
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+def test_index_copy_into_a_part(axis: int) -> None:
+    x, index = floats(3, 4, 5), np.array([3, 0])
+    source = floats(2, 5) if axis == 0 else floats(4, 2)
+    expected = torch.from_numpy(x.copy())
+    expected[1] = expected[1].index_copy(axis, torch.from_numpy(index), torch.from_numpy(source))
+    found = run("index_copy", x, index, source, axis=axis, part=symbol("l"), bindings={"l": 1})
+    check(found, expected)
+    check(run("index_copy", x, index, source, axis=axis, part=1), expected)
+
+
+def test_index_copy_into_a_part_of_a_vector_is_refused() -> None:
+    with pytest.raises(ValueError, match="no parts along its first axis"):
+        run("index_copy", floats(3), np.array([0]), floats(1), axis=0, part=0)
+
+
 def test_values_from_nothing() -> None:
     s = symbol("S")
     check(run("constant", result=of((2, 2)), value=0.5), np.full((2, 2), 0.5, np.float32))

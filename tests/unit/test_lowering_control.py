@@ -163,6 +163,42 @@ def test_persistent_cache_is_extended_in_place() -> None:
         np.testing.assert_array_equal(compiled.run(inputs)["all"], expected)
 
 
+def test_each_layer_writes_its_part_of_a_stacked_cache() -> None:
+    compiled = Compiled(
+        """
+        program caches(S) {
+          input @k: f32[2, S, 4]
+          input @at: i64[S]
+          persist @"k.*": f32[3, 2, 6, 4] of @k.0, @k.1, @k.2
+          output @all: f32[3, 2, 6, 4]
+          loop layers for layer in 1..3 {
+            state main {
+              %0: i64[] = dim {value = layer}
+              %1: f32[] = cast %0 {to = f32}
+              %2: f32[2, S, 4] = mul @k, %1
+              @"k.*": f32[3, 2, 6, 4] = index_copy @"k.*", @at, %2 {axis = 1, part = layer}
+              %3: f32[1, 2, 6, 4] = slice @"k.*" {starts = [layer, 0, 0, 0]}
+              %4: f32[2, 6, 4] = reshape %3
+              %5: f32[2, S, 4] = gather %4, @at {axis = 1}
+              @"k.*": f32[3, 2, 6, 4] = index_copy @"k.*", @at, %5 {axis = 1, part = layer - 1}
+            }
+          }
+          state end {
+            @all: f32[3, 2, 6, 4] = copy @"k.*"
+          }
+        }
+        """
+    )
+    memory: dict[str, np.ndarray] = {}
+    for at in ([0, 1, 2], [3], [5, 4, 5]):
+        inputs = {"k": normal(2, len(at), 4), "at": np.array(at)}
+        expected = interpret(compiled.program, inputs, persistent=memory)["all"]
+        found = compiled.run(inputs)["all"]
+        np.testing.assert_array_equal(found, expected)
+    assert sorted(memory) == ["k.0", "k.1", "k.2"]
+    np.testing.assert_array_equal(np.stack([memory["k.0"], memory["k.1"]]), found[:2])
+
+
 OVERWRITE = """
 program overwrite(N) {
   input @x: f32[N, N]

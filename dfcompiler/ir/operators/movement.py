@@ -109,14 +109,19 @@ def _take_along(op: Op, types: Types) -> TensorType:
 
 
 def _index_copy(op: Op, types: Types) -> TensorType:
-    x, index, source = types
+    data, index, source = types
+    x = data
+    if op.attr("part") is not None:
+        if data.rank < 2:
+            raise ValueError(f"{data} has no parts along its first axis")
+        x = TensorType(data.dtype, data.shape[1:])
     axis = normalize_axis(int(op.attr("axis")), x.rank)
     if index.rank != 1 or not equal(index.shape[0], source.shape[axis]):
         raise ValueError(f"the index must be [{show_dim(source.shape[axis])}], found {index}")
     rest = (*source.shape[:axis], *source.shape[axis + 1 :])
     if not same_shape(rest, (*x.shape[:axis], *x.shape[axis + 1 :])):
         raise ValueError(f"{source} and {x} differ outside axis {axis}")
-    return TensorType(same_dtype([x, source]), x.shape)
+    return TensorType(same_dtype([x, source]), data.shape)
 
 
 def _dim(op: Op, types: Types) -> TensorType:
@@ -183,8 +188,10 @@ def _take_along_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str
 def _index_copy_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]) -> Array:
     x, index, source = inputs
     result = x.copy()
-    axis = normalize_axis(int(op.attr("axis")), x.ndim)
-    result[(slice(None),) * axis + (index,)] = source
+    part = op.attr("part")
+    changed = result if part is None else result[evaluate(part, bindings)]
+    axis = normalize_axis(int(op.attr("axis")), changed.ndim)
+    changed[(slice(None),) * axis + (index,)] = source
     return result
 
 
@@ -254,8 +261,9 @@ ROWS = (
         _index_copy,
         _index_copy_reference,
         ("axis",),
-        doc="data, index [n], source: data with its slices index[i] along axis replaced; written "
-        "to the container that it reads, it happens in place",
+        {"part": None},
+        doc="data, index [n], source: data with its slices index[i] along axis replaced, or with "
+        "part those of data[part]; written to the container that it reads, it happens in place",
     ),
     _row(
         "constant",
