@@ -6,10 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+import sympy
+
 from dfcompiler.analysis.liveness import state_aliases
 from dfcompiler.ir.dims import Dim, evaluate, free_symbols
-from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, State
+from dfcompiler.ir.program import Attr, Attrs, Block, Branch, Loop, Op, Program, State
 from dfcompiler.ir.types import TensorType
+
+OFFSETS = {"slice": ("starts",), "pad": ("before", "after"), "index_copy": ("part",)}
+"""Attributes that are dimensions, one or one for each axis."""
 
 
 class Concrete:
@@ -54,11 +59,21 @@ class Concrete:
         return found
 
     def op(self, op: Op) -> Op:
-        """An operator whose type, and those of its region, are concrete."""
-        found = self.type(op.type)
-        if found is op.type and not op.region:
+        """An operator whose type and offsets, and those of its region, are concrete."""
+        found, attrs = self.type(op.type), self._attrs(op)
+        if found is op.type and attrs is op.attrs and not op.region:
             return op
-        return replace(op, type=found, region=tuple(map(self.op, op.region)))
+        return replace(op, type=found, attrs=attrs, region=tuple(map(self.op, op.region)))
+
+    def _attrs(self, op: Op) -> Attrs:
+        changed: dict[str, Attr] = {}
+        for name in OFFSETS.get(op.kind, ()):
+            found = op.attr(name)
+            offsets = found if isinstance(found, tuple) else (found,)
+            if any(isinstance(offset, sympy.Expr) for offset in offsets):
+                known = tuple(map(self.extent, offsets))
+                changed[name] = known if isinstance(found, tuple) else known[0]
+        return Attrs({**op.attrs, **changed}) if changed else op.attrs
 
     def typed_ops(self, state: State) -> Iterator[tuple[Op, tuple[TensorType, ...]]]:
         """Every operator of a state with the concrete types of its inputs."""

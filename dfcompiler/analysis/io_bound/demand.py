@@ -7,142 +7,79 @@ keeps results in fast memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
-from dfcompiler.analysis.concrete import Concrete
-from dfcompiler.analysis.io_bound.words import bytes_of_elements, dense_bytes, elements_of
-from dfcompiler.ir.operators import OPERATORS, OpClass
+import numpy as np
+
+from dfcompiler.analysis.concrete import OFFSETS, Concrete, mentions
+from dfcompiler.analysis.io_bound.boxes import Box, Region, whole
+from dfcompiler.analysis.io_bound.dependence import needs
+from dfcompiler.analysis.io_bound.words import bytes_of_elements, dense_bytes
+from dfcompiler.ir.dims import free_symbols
 from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State
-from dfcompiler.ir.stacked import address_of
+from dfcompiler.ir.stacked import SideBySide, Stacked, address_of
 from dfcompiler.ir.types import TensorType
 
-Types = tuple[TensorType, ...]
+MOST_ITERATIONS = 256
+"""Iterations of a loop, from the last one backward, in which reads are followed."""
+
+Values = tuple[object, TensorType]
+"""Where values are, and as what they are read from there."""
 
 
 def program_bound(program: Program, concrete: Concrete) -> int:
     """Bytes that any schedule of the whole program moves.
 
     Every element of an input or weight on which the outputs or the persistent state depend is
-    loaded, and every output stored. Where it is not known which elements are needed (gathers,
-    branches), none are counted.
+    loaded, and every output stored. Where it is not known which elements are needed, one of them
+    is (gathers), or none are counted (branches). Elements of a weight are what it was made from,
+    so that the same ones count once, however they are put together.
     """
     demand = _Demand(program, concrete)
     demand.blocks(program.body)
-    loaded: dict[object, int] = {}
+    loaded: dict[Values, Region] = defaultdict(Region)
     for container in program.containers:
         if container.role in (Role.INPUT, Role.WEIGHT):
-            elements = demand.containers.get(f"@{container.name}", 0)
-            found = bytes_of_elements(concrete.type(container.type), elements)
-            source = _source(program, container)
-            loaded[source] = max(loaded.get(source, 0), found)
+            wanted = demand.containers[f"@{container.name}"]
+            for values, box in _sources(program, container, concrete, wanted):
+                loaded[values].add(box)
+    most: dict[object, int] = defaultdict(int)
+    for (source, tensor), region in loaded.items():
+        most[source] = max(most[source], bytes_of_elements(tensor, region.count()))
     stored = sum(dense_bytes(concrete.type(output.type)) for output in program.outputs)
-    return sum(loaded.values()) + stored
+    return sum(most.values()) + stored
 
 
-def _source(program: Program, container: Container) -> object:
-    """What tells a container's values from others: weights in two layouts hold the same ones."""
+def _sources(
+    program: Program, container: Container, concrete: Concrete, wanted: Region
+) -> Iterator[tuple[Values, Box]]:
+    """What is needed of the arrays that a container's values are in."""
     data = program.data.get(container.name)
+    tensor = concrete.type(container.type)
     if data is None or container.role is not Role.WEIGHT or not data.size:
-        return container.name
-    return address_of(data)
+        yield from (((container.name, tensor), box) for box in wanted.boxes)
+        return
+    for array, box in _arrays(data, wanted.boxes):
+        yield (address_of(array), tensor.with_shape(array.shape)), box
 
 
-@dataclass
-class _Wanted:
-    """Elements that are needed of one value, at least: by any reader, and by slices of it.
-
-    Slices that lie side by side along an axis need different elements.
-    """
-
-    most: int = 0
-    parts: dict[_Part, int] = field(default_factory=dict)
-
-    def add(self, count: int, part: _Part | None = None) -> None:
-        """Takes note of one reader, of everything or of a part."""
-        if part is None:
-            self.most = max(self.most, count)
-        else:
-            self.parts[part] = max(self.parts.get(part, 0), count)
-
-    def merge(self, other: _Wanted) -> None:
-        """Takes note of all readers that `other` knows."""
-        self.add(other.most)
-        for part, count in other.parts.items():
-            self.add(count, part)
-
-    def total(self) -> int:
-        """Elements that are needed by all of them together, at least."""
-        counts = [self.most, *self.parts.values()]
-        for axis in {part.axis for part in self.parts}:
-            along = sorted(part for part in self.parts if part.axis == axis)
-            if all(a.stop <= b.start for a, b in pairwise(along)):
-                counts.append(sum(self.parts[part] for part in along))
-        return max(counts)
-
-
-class _Part(NamedTuple):
-    """A slice along one axis, whole along the others."""
-
-    axis: int
-    start: int
-    stop: int
-
-
-def needed_elements(op: Op, types: Types, wanted: int) -> dict[str, int]:
-    """How many elements of each input are needed, at least, for `wanted` elements of the result."""
-    return {name: found.total() for name, found in _needs(op, types, wanted).items()}
-
-
-def _needs(op: Op, types: Types, wanted: int) -> dict[str, _Wanted]:
-    needs: dict[str, _Wanted] = defaultdict(_Wanted)
-    if not wanted:
-        return needs
-    if op.region:
-        return _needed_by_region(op, types, wanted)
-    whole = wanted >= elements_of(op.type)
-    for index, (name, tensor) in enumerate(zip(op.inputs, types, strict=True)):
-        needs[name].add(_needed(op, index, tensor, wanted, whole), _part(op, tensor))
-    return needs
-
-
-def _part(op: Op, source: TensorType) -> _Part | None:
-    """The part of its input that a slice takes, if it cuts one axis only."""
-    if op.kind != "slice" or any(step != 1 for step in op.attr("steps") or ()):
-        return None
-    starts, shape = op.attr("starts"), op.type.shape
-    cut = [a for a, extent in enumerate(source.shape) if int(extent) != int(shape[a])]
-    if len(cut) != 1 or not isinstance(starts[cut[0]], int):
-        return None
-    (axis,) = cut
-    return _Part(axis, starts[axis], starts[axis] + int(shape[axis]))
-
-
-def _needed(op: Op, index: int, tensor: TensorType, wanted: int, whole: bool) -> int:
-    total = elements_of(tensor)
-    match op.kind, index:
-        case ("gather" | "take_along", 0) | ("index_copy", 0 | 2):
-            return 0
-        case ("reshape" | "transpose" | "copy" | "slice", _):
-            return min(wanted, total)
-    if OPERATORS[op.kind].op_class is OpClass.ELEMENTWISE and elements_of(op.type) == total:
-        return min(wanted, total)
-    return total if whole else 0
-
-
-def _needed_by_region(op: Op, types: Types, wanted: int) -> dict[str, _Wanted]:
-    scope = dict(zip(op.inputs, types, strict=True))
-    inner_types: list[Types] = []
-    for inner in op.region:
-        inner_types.append(tuple(scope[name] for name in inner.inputs))
-        scope[inner.result] = inner.type
-    demand: dict[str, _Wanted] = defaultdict(_Wanted)
-    demand[op.region[-1].result].add(wanted)
-    for inner, found in zip(reversed(op.region), reversed(inner_types), strict=True):
-        for name, more in _needs(inner, found, demand[inner.result].total()).items():
-            demand[name].merge(more)
-    return {name: demand[name] for name in op.inputs}
+def _arrays(data: np.ndarray, boxes: Sequence[Box]) -> Iterator[tuple[np.ndarray, Box]]:
+    """The arrays that data is put together from, with boxes of them."""
+    if not isinstance(data, Stacked | SideBySide):
+        yield from ((data, box) for box in boxes)
+        return
+    start = 0
+    for part in data.parts:
+        stop = start + (1 if isinstance(data, Stacked) else part.shape[-1])
+        inside = []
+        for box in boxes:
+            axis = 0 if isinstance(data, Stacked) else len(box) - 1
+            along = box[axis].within(start, stop)
+            if along is not None and along.indices:
+                kept = () if isinstance(data, Stacked) else (along,)
+                inside.append((*box[:axis], *kept, *box[axis + 1 :]))
+        yield from _arrays(part, inside)
+        start = stop
 
 
 class _Demand:
@@ -150,10 +87,10 @@ class _Demand:
 
     def __init__(self, program: Program, concrete: Concrete) -> None:
         self.concrete = concrete
-        self.containers: dict[str, int] = {}
+        self.containers: dict[str, Region] = defaultdict(Region)
         for container in program.containers:
             if container.role in (Role.OUTPUT, Role.PERSIST):
-                self.containers[f"@{container.name}"] = elements_of(concrete.type(container.type))
+                self.containers[f"@{container.name}"].add(whole(concrete.type(container.type)))
 
     def blocks(self, blocks: tuple[Block, ...]) -> None:
         for block in reversed(blocks):
@@ -168,44 +105,63 @@ class _Demand:
                     self.loop(block)
 
     def loop(self, loop: Loop) -> None:
-        """The last iteration is known to run; what it reads may come from the one before."""
+        """Every iteration runs; where a flag may end the loop, the first one, and the flag."""
         values = self.concrete.iterations(loop)
-        if not values:
-            return
-        with self.concrete.bound(loop.variable, values[0 if loop.until else -1]):
-            self.blocks(loop.body)
-        if len(values) > 1:
+        if loop.until and len(values) > 1:
+            # What the body writes may come from any iteration.
             self.forget(_written(loop.body))
+            self.containers[loop.until].add(())
+            values = values[:1]
+        same = not _varies(loop)
+        for value in reversed(values[-MOST_ITERATIONS:]):
+            before = self.known()
+            with self.concrete.bound(loop.variable, value):
+                self.blocks(loop.body)
+            if same and before == self.known():
+                return
+        if len(values) > MOST_ITERATIONS:
+            self.forget(_written(loop.body))
+
+    def known(self) -> dict[str, frozenset[Box]]:
+        """What is needed of each container, for comparison."""
+        found = {name: frozenset(region.boxes) for name, region in self.containers.items()}
+        return {name: boxes for name, boxes in found.items() if boxes}
 
     def forget(self, names: set[str]) -> None:
         for name in names:
-            self.containers[name] = 0
+            self.containers.pop(name, None)
 
     def state(self, state: State) -> None:
-        values: dict[str, _Wanted] = defaultdict(_Wanted)
+        values: dict[str, Region] = defaultdict(Region)
         for op, types in reversed(tuple(self.concrete.typed_ops(state))):
-            wanted = self.take(op.result, values)
-            for name, found in _needs(op, types, wanted).items():
-                if name.startswith("@"):
-                    self.containers[name] = max(self.containers.get(name, 0), found.total())
-                else:
-                    values[name].merge(found)
-
-    def take(self, result: str, values: dict[str, _Wanted]) -> int:
-        """The demand for what an operator defines; before it, a container is not needed for it."""
-        if result.startswith("@"):
-            return self.containers.pop(result, 0)
-        return values.pop(result, _Wanted()).total()
+            # Before an operator that defines a container, the container is not needed for it.
+            kept = self.containers if op.result.startswith("@") else values
+            wanted = kept.pop(op.result, None)
+            for name, found in needs(op, types, wanted).items() if wanted else ():
+                (self.containers if name.startswith("@") else values)[name].merge(found.boxes)
 
 
 def _written(blocks: tuple[Block, ...]) -> set[str]:
-    found: set[str] = set()
+    return {op.result for op in _ops(blocks) if op.result.startswith("@")}
+
+
+def _varies(loop: Loop) -> bool:
+    """Whether extents or offsets in a loop depend on its variable."""
+    if mentions(loop.body, loop.variable):
+        return True
+    every = (one for op in _ops(loop.body) for one in (op, *op.region))
+    offsets = (op.attr(name) for op in every for name in OFFSETS.get(op.kind, ()))
+    dims = (dim for found in offsets for dim in (found if isinstance(found, tuple) else (found,)))
+    return loop.variable in free_symbols(*(dim for dim in dims if dim is not None))
+
+
+def _ops(blocks: tuple[Block, ...]) -> Iterator[Op]:
     for block in blocks:
         match block:
             case State(ops=ops):
-                found.update(op.result for op in ops if op.result.startswith("@"))
+                yield from ops
             case Loop(body=body):
-                found |= _written(body)
+                yield from _ops(body)
             case Branch(then=then, orelse=orelse):
-                found |= _written(then) | _written(orelse)
-    return found
+                yield from _ops(then)
+                yield from _ops(orelse)

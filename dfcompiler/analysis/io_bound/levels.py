@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dfcompiler.analysis.concrete import Concrete
 from dfcompiler.analysis.io_bound.attention import Heads
-from dfcompiler.analysis.io_bound.demand import Types
+from dfcompiler.analysis.io_bound.dependence import Types
 from dfcompiler.analysis.io_bound.gemm import Product, best_block
 from dfcompiler.analysis.io_bound.operator import compulsory_bytes, op_bound, parts
 from dfcompiler.analysis.io_bound.words import elements_of

@@ -8,7 +8,7 @@ from math import prod
 
 from dfcompiler.analysis.io_bound import attention, gemm, rows
 from dfcompiler.analysis.io_bound.attention import ATTENTION, Heads
-from dfcompiler.analysis.io_bound.demand import Types, needed_elements
+from dfcompiler.analysis.io_bound.dependence import Types, needed_elements
 from dfcompiler.analysis.io_bound.gemm import COMPULSORY, Product
 from dfcompiler.analysis.io_bound.words import bits_of, bytes_of_elements, dense_bytes, elements_of
 from dfcompiler.analysis.layouts import is_view
@@ -49,7 +49,7 @@ def compulsory_bytes(op: Op, types: Types) -> int:
 
 
 def _loaded(op: Op, types: Types) -> dict[str, int]:
-    demand = needed_elements(op, types, elements_of(op.type))
+    demand = needed_elements(op, types)
     named = dict(zip(op.inputs, types, strict=True))
     return {name: bytes_of_elements(t, demand.get(name, 0)) for name, t in named.items()}
 
