@@ -15,8 +15,8 @@ from dfcompiler.analysis.io_bound import op_bound, program_bound
 from dfcompiler.analysis.schedule import moved_bytes
 from dfcompiler.errors import InternalError
 from dfcompiler.ir.operators import OPERATORS
+from dfcompiler.ir.printer import show_op
 from dfcompiler.ir.program import Block, Branch, Loop, Op, Program, Role, State
-from dfcompiler.ir.text import show_op
 from dfcompiler.ir.types import TensorType
 
 FAST_BYTES = 2 << 20

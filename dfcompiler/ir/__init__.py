@@ -3,6 +3,8 @@
 from dfcompiler.ir.dims import Dim, Shape
 from dfcompiler.ir.interpret import interpret
 from dfcompiler.ir.operators import OPERATORS, OpClass, OpSpec
+from dfcompiler.ir.parser import parse
+from dfcompiler.ir.printer import show, show_op
 from dfcompiler.ir.program import (
     Attr,
     Attrs,
@@ -16,7 +18,6 @@ from dfcompiler.ir.program import (
     State,
     Symbol,
 )
-from dfcompiler.ir.text import parse, show, show_op
 from dfcompiler.ir.types import Affine, Bitmap, Dense, DType, Layout, PhysicalAxis, TensorType
 from dfcompiler.ir.verify import verify
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dfcompiler.errors import VerifyError
 from dfcompiler.ir.dims import Dim, free_symbols
 from dfcompiler.ir.operators import OPERATORS
+from dfcompiler.ir.printer import show_op
 from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State
-from dfcompiler.ir.text import show_op
 from dfcompiler.ir.types import DType, TensorType
 
 
