@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from dfcompiler.analysis.layouts import VIEW_KINDS
-from dfcompiler.analysis.wiring import Repeat, Wiring, misplaced_update, updated_in_place
+from dfcompiler.analysis.wiring import Repeat, Wiring, state_obstacle
 from dfcompiler.ir.program import Container, Op, Role, State
 
 LEAST_LAYERS = 3
@@ -57,9 +57,9 @@ def _numbered(state: State, containers: Mapping[str, Container]) -> list[int]:
     found = []
     for op in state.ops:
         own = containers.get(op.result)
-        place = None if own is None or own.role is Role.OUTPUT else op.result
-        if updated_in_place(op, containers):
-            place = "updated in place"
+        place: object = None if own is None or own.role is Role.OUTPUT else op.result
+        if own is not None and own.role is Role.PERSIST:
+            place = tuple(name == op.result for name in op.inputs)
         same = tuple(op.inputs.index(name) for name in op.inputs)
         operands = tuple((types[name], kept.get(name)) for name in op.inputs)
         key = (_shape_of(op), place, same, operands)
@@ -172,12 +172,12 @@ def _wired(
     back = tuple(op for layer in layers[first + count :] for op in layer)
     found = layers[first : first + count]
     before, after = (*before, *front), (*back, *after)
-    ops = [op for layer in found[:-1] for op in layer]
-    made = {op.result for op in ops if not updated_in_place(op, containers)}
+    kept = {name for name, container in containers.items() if container.role is Role.PERSIST}
+    made = {op.result for layer in found[:-1] for op in layer} - kept
     if any(name in made for op in after for name in op.inputs):
         return "what a layer computes is read behind the last one"
     written = sorted(name for name in made if name.startswith("@"))
     if written:
         return f"each layer writes a container of its own, such as {written[0]}"
     repeat = wiring.repeat(before, tuple(found), after, first)
-    return misplaced_update(repeat) or repeat
+    return state_obstacle(repeat, containers) or repeat

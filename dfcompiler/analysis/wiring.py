@@ -10,6 +10,9 @@ from dfcompiler.ir.program import Container, Op, Role
 Site = tuple[int, int]
 """An operand: the position of its operator in the layer, and its own among the inputs."""
 
+COPIED_BYTES = 4096
+"""The largest state of a layer whose copies cost nothing next to everything else."""
+
 
 @dataclass(frozen=True)
 class Repeat:
@@ -22,6 +25,7 @@ class Repeat:
         carried: operands that are a result of the layer before: site → position of that result.
         stacked: weights and persistent state by layer, of operands that read or update another one
             in each layer.
+        written: persistent state by layer, of operators that write it.
         shared: operands that read the same thing in every layer, from outside of it.
     """
 
@@ -30,38 +34,44 @@ class Repeat:
     after: tuple[Op, ...]
     carried: Mapping[Site, int]
     stacked: Mapping[Site, tuple[str, ...]]
+    written: Mapping[int, tuple[str, ...]]
     shared: Mapping[Site, str]
 
     @property
     def users(self) -> dict[tuple[str, ...], set[int]]:
         """The stacked containers by layer, and the operators of a layer that use its own one."""
         found: dict[tuple[str, ...], set[int]] = {}
-        for (at, _), names in self.stacked.items():
+        used = [(at, names) for (at, _), names in self.stacked.items()]
+        for at, names in (*used, *self.written.items()):
             found.setdefault(names, set()).add(at)
         return found
 
 
-def updated_in_place(op: Op, containers: Mapping[str, Container]) -> bool:
-    """Whether an operator changes some elements of a persistent container and leaves the others."""
-    own = containers.get(op.result)
-    in_place = op.kind == "index_copy" and "part" not in op.attrs and op.inputs[0] == op.result
-    return in_place and own is not None and own.role is Role.PERSIST
+def updated_in_place(op: Op) -> bool:
+    """Whether an operator changes some elements of what it writes and leaves the others there."""
+    return op.kind == "index_copy" and "part" not in op.attrs and op.inputs[0] == op.result
 
 
-def misplaced_update(repeat: Repeat) -> str:
-    """Why persistent state that layers update cannot be stacked; empty if it can.
+def state_obstacle(repeat: Repeat, containers: Mapping[str, Container]) -> str:
+    """Why persistent state that layers write cannot be stacked; empty if it can.
 
-    A part of a container is memory of that container, without a copy, where it is read behind the
-    last update of its state.
+    A part of a container is memory of that container where it is read behind the last write in its
+    state, and updates in place stay in place. All else is copied: a counter is, a cache is not.
     """
-    updated = {at: op.result for at, op in enumerate(repeat.layers[0]) if op.result[0] == "@"}
-    for at, name in updated.items():
-        if (at, 0) in repeat.carried or (at, 0) in repeat.shared:
-            return f"every layer updates {name}"
-        last = max(other for other, same in updated.items() if same == name)
-        for (reader, i), names in repeat.stacked.items():
-            if names[0] == name and reader <= last and (i or reader not in updated):
-                return f"a layer reads {name} before it updates it"
+    layer, in_place = repeat.layers[0], set[int]()
+    for at, names in repeat.written.items():
+        if len(set(names)) < len(names):
+            return f"every layer writes {layer[at].result}"
+        in_place |= {at} if updated_in_place(layer[at]) else set()
+    for at, names in repeat.written.items():
+        size = containers[names[0]].type.stored_bytes
+        if isinstance(size, int) and size <= COPIED_BYTES:
+            continue
+        if at not in in_place:
+            return f"each layer writes the whole of its own {names[0]}, which would be copied"
+        for (reader, i), read in repeat.stacked.items():
+            if read == names and reader <= at and (i or reader not in in_place):
+                return f"a layer reads {names[0]} before it updates it"
     return ""
 
 
@@ -151,7 +161,12 @@ class Wiring:
                 stacked[site] = names
             else:
                 shared[site] = names[0]
-        return Repeat(before, layers, after, carried, stacked, shared)
+        written = {
+            at: tuple(layer[at].result for layer in layers)
+            for at, op in enumerate(layers[0])
+            if op.result.startswith("@")
+        }
+        return Repeat(before, layers, after, carried, stacked, written, shared)
 
     def is_kept(self, name: str) -> bool:
         """Whether a name is a weight or persistent state: each layer may have one of its own."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dfcompiler.analysis.liveness import state_aliases
-from dfcompiler.analysis.wiring import Repeat
-from dfcompiler.ir import Attrs, Block, Loop, Op, Role, State
+from dfcompiler.analysis.wiring import Repeat, updated_in_place
+from dfcompiler.ir import Attrs, Block, DType, Loop, Op, Role, State, TensorType
 from dfcompiler.ir.dims import symbol
 from dfcompiler.ir.rewrite import live_ops
 from passes.rules.copies import write_directly
@@ -55,7 +55,7 @@ class LayerLoop:
         handed = set(self.repeat.carried.values())
         found = {}
         for at, op in enumerate(self.layer):
-            if self.updated(at):
+            if at in self.repeat.written:
                 continue
             if op.result.startswith("@"):
                 found[at] = op.result
@@ -86,25 +86,29 @@ class LayerLoop:
         parts: dict[tuple[str, ...], str] = {}
         copies = []
         for at, op in enumerate(self.layer):
-            one = self.named_after_all(at)
-            updated = self.updated(at)
-            if updated:
-                one = self.update(one, updated)
-                parts.pop(updated, None)
+            one, written = self.named_after_all(at), self.repeat.written.get(at, ())
+            in_place = bool(written) and updated_in_place(op)
             for i, name in enumerate(op.inputs):
                 stacked = self.repeat.stacked.get((at, i))
-                if stacked is None or stacked == updated:
+                if stacked is None or (in_place and i == 0):
                     continue
                 if stacked not in parts:
                     parts[stacked] = self.part_of(ops, stacked)
                 names[name] = parts[stacked]
             one = one.renamed(names)
-            if at in homes:
+            parts.pop(written, None)
+            if in_place:
+                one = self.updating(one, written)
+            elif written:
+                one = one.with_result(self.fresh())
+            elif at in homes:
                 value = op.result if op.result.startswith("%") else self.fresh()
                 names[op.result] = value
                 copies.append(Op(homes[at], op.type, "copy", (value,), source=one.source))
                 one = one.with_result(value)
             self.append(ops, one)
+            if written and not in_place:
+                self.write_part(ops, one, written)
         return [*ops, *copies]
 
     def named_after_all(self, at: int) -> Op:
@@ -114,17 +118,22 @@ class LayerLoop:
         region = [replace(o, source=s) for o, s in zip(op.region, sources, strict=True)]
         return replace(op, source=alike.source, region=tuple(region))
 
-    def updated(self, at: int) -> tuple[str, ...]:
-        """The state of each layer that the operator updates in place, if any."""
-        stacked = self.repeat.stacked.get((at, 0), ())
-        return stacked if self.layer[at].result in stacked else ()
-
-    def update(self, op: Op, names: tuple[str, ...]) -> Op:
-        """The same update, of the layer's part of the stacked state."""
+    def updating(self, op: Op, names: tuple[str, ...]) -> Op:
+        """The same update in place, of the layer's part of the stacked state."""
         container = self.stacks.of(names)
         changed = op.with_attrs(part=symbol(self.variable)).with_result(container)
         inputs = (container, *op.inputs[1:])
         return replace(changed, type=self.stacks.table[container].type, inputs=inputs)
+
+    def write_part(self, ops: list[Op], op: Op, names: tuple[str, ...]) -> None:
+        """Appends what puts a result into the layer's part of the stacked state."""
+        container = self.stacks.of(names)
+        place, row = self.fresh(), self.fresh()
+        index = TensorType(DType.I64, (1,))
+        ops.append(Op(place, index, "iota", (), Attrs({"start": symbol(self.variable)})))
+        ops.append(Op(row, replace(op.type, shape=(1, *op.type.shape)), "reshape", (op.result,)))
+        whole, inputs = self.stacks.table[container].type, (container, place, row)
+        ops.append(Op(container, whole, "index_copy", inputs, Attrs({"axis": 0}), op.source))
 
     def part_of(self, ops: list[Op], names: tuple[str, ...]) -> str:
         """Appends views of the weight or the state of the layer; the name of the last one."""
