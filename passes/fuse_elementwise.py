@@ -56,7 +56,9 @@ class FuseElementwise(Pass):
     limit: int = 64
 
     name: ClassVar[str] = "fuse-elementwise"
+    # No operations: what is broadcast may be computed again for every element.
     claims: ClassVar[tuple[str, ...]] = (
+        "ops <=",
         "moved_bytes <=",
         "io_bound_bytes ==",
         "weight_bytes ==",

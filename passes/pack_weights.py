@@ -33,7 +33,13 @@ class PackWeights(Pass):
     target: CpuTarget | None = None
 
     name: ClassVar[str] = "pack-weights"
-    claims: ClassVar[tuple[str, ...]] = ("ops ==", "flops ==", "io_bound_bytes ==")
+    # Panels are padded, and a weight that something else reads too is stored in both layouts.
+    claims: ClassVar[tuple[str, ...]] = (
+        "ops ==",
+        "flops ==",
+        "io_bound_bytes ==",
+        "value_bytes ==",
+    )
 
     def run(self, program: Program, decline: Decline) -> Program:
         if self.target is None:

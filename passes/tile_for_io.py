@@ -53,7 +53,14 @@ class TileForIo(Pass):
     cores: int = 0
 
     name: ClassVar[str] = "tile-for-io"
-    claims: ClassVar[tuple[str, ...]] = ("ops ==", "flops ==", "io_bound_bytes ==")
+    # Predicted time decides, which is not the bytes of one level of memory alone.
+    claims: ClassVar[tuple[str, ...]] = (
+        "ops ==",
+        "flops ==",
+        "io_bound_bytes ==",
+        "weight_bytes ==",
+        "value_bytes ==",
+    )
 
     def run(self, program: Program, decline: Decline) -> Program:
         if self.target is None:

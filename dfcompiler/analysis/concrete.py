@@ -13,7 +13,12 @@ from dfcompiler.ir.dims import Dim, evaluate, free_symbols
 from dfcompiler.ir.program import Attr, Attrs, Block, Branch, Loop, Op, Program, State
 from dfcompiler.ir.types import TensorType
 
-OFFSETS = {"slice": ("starts",), "pad": ("before", "after"), "index_copy": ("part",)}
+OFFSETS = {
+    "slice": ("starts",),
+    "pad": ("before", "after"),
+    "index_copy": ("part",),
+    "iota": ("start", "step"),
+}
 """Attributes that are dimensions, one or one for each axis."""
 
 

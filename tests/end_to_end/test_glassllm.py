@@ -13,7 +13,9 @@ import dfcompiler
 from dfcompiler import Model
 from dfcompiler.errors import InputError
 from dfcompiler.ir import Program, Role, interpret, parse, show, verify
+from dfcompiler.target import parse_target
 from models.glassllm import LANGUAGES, generation_program, step_program, tokenizer_json
+from passes.pipelines import named
 from tests.tolerances import assert_close
 
 PROMPTS = {"en": "Alice was beginning to", "pt": "Era uma vez uma menina"}
@@ -86,6 +88,17 @@ def test_caches_are_written_in_place() -> None:
     writes = [op for op in program.ops() if op.result in caches]
     assert all(op.kind == "index_copy" and op.inputs[0] == op.result for op in writes)
     assert not program.data.keys() & {name[1:] for name in caches}
+
+
+def test_any_schedule_loads_every_weight_once() -> None:
+    """Keys and values need their weights whole, although caches keep rows that are not known."""
+    pipeline = named("default", parse_target("cpu:x86-64-v4"))
+    (found,) = pipeline.run(program_of("en"), [{"S": 3, "N": 5}]).records[-1].after
+    layer = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 341 + 2 * 128
+    weights = 1024 * 128 + 4 * layer + 128
+    rows, logits = 2 * 16, 1024  # of the cosines and sines; at least
+    last_token, tokens = 8, 5 * 8
+    assert found.io_bound_bytes == 4 * (weights + rows + logits) + last_token + tokens
 
 
 def test_text_form_round_trips() -> None:

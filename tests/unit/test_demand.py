@@ -166,6 +166,15 @@ def test_keys_that_go_into_a_cache_need_their_whole_weight() -> None:
     assert bound(program_of(body, containers)) == 4 * (8 + 8 * 4) + 3 * 8
 
 
+def test_rows_that_are_written_to_known_places_are_needed_whole() -> None:
+    containers = """input @x: f32[3, 8]
+        input @old: f32[6, 8]
+        output @y: f32[6, 8]"""
+    body = """%0: i64[3] = iota {start = 2}
+        @y: f32[6, 8] = index_copy @old, %0, @x {axis = 0}"""
+    assert bound(program_of(body, containers)) == 4 * 8 * (3 + 3 + 6)
+
+
 def merged(program: Program) -> Program:
     pipeline = assemble(["merge-products"], parse_target("cpu:x86-64-v4"))
     return pipeline.run(program).program

@@ -20,9 +20,6 @@ from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, R
 from dfcompiler.ir.stacked import SideBySide, Stacked, address_of
 from dfcompiler.ir.types import TensorType
 
-MOST_ITERATIONS = 256
-"""Iterations of a loop, from the last one backward, in which reads are followed."""
-
 Values = tuple[object, TensorType]
 """Where values are, and as what they are read from there."""
 
@@ -113,14 +110,12 @@ class _Demand:
             self.containers[loop.until].add(())
             values = values[:1]
         same = not _varies(loop)
-        for value in reversed(values[-MOST_ITERATIONS:]):
+        for value in reversed(values):
             before = self.known()
             with self.concrete.bound(loop.variable, value):
                 self.blocks(loop.body)
             if same and before == self.known():
                 return
-        if len(values) > MOST_ITERATIONS:
-            self.forget(_written(loop.body))
 
     def known(self) -> dict[str, frozenset[Box]]:
         """What is needed of each container, for comparison."""
@@ -133,12 +128,25 @@ class _Demand:
 
     def state(self, state: State) -> None:
         values: dict[str, Region] = defaultdict(Region)
-        for op, types in reversed(tuple(self.concrete.typed_ops(state))):
+        ops = tuple(self.concrete.typed_ops(state))
+        ranges = {op.result: _range(op) for op, _ in ops if _counts_up(op)}
+        for op, types in reversed(ops):
             # Before an operator that defines a container, the container is not needed for it.
             kept = self.containers if op.result.startswith("@") else values
             wanted = kept.pop(op.result, None)
-            for name, found in needs(op, types, wanted).items() if wanted else ():
+            for name, found in needs(op, types, wanted, ranges).items() if wanted else ():
                 (self.containers if name.startswith("@") else values)[name].merge(found.boxes)
+
+
+def _counts_up(op: Op) -> bool:
+    """Whether an operator gives indices of a range without gaps."""
+    counts = op.kind == "iota" and not op.result.startswith("@")
+    return counts and op.attr("step", 1) == 1 and op.attr("start", 0) >= 0
+
+
+def _range(op: Op) -> range:
+    start = int(op.attr("start", 0))
+    return range(start, start + int(op.type.shape[0]))
 
 
 def _written(blocks: tuple[Block, ...]) -> set[str]:

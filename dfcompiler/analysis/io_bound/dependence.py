@@ -6,7 +6,8 @@ Where it is not known which elements are needed (indices of a gather), at least 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from dfcompiler.analysis.io_bound.boxes import Box, Region, Span, some, span, whole
 from dfcompiler.analysis.io_bound.regrouping import regrouped
@@ -29,14 +30,26 @@ def needed_elements(op: Op, types: Types) -> dict[str, int]:
     return {name: found[name].count() for name in op.inputs}
 
 
-def needs(op: Op, types: Types, wanted: Region) -> dict[str, Region]:
-    """What is needed of each input for what is wanted of the result; types are concrete."""
+def needs(
+    op: Op, types: Types, wanted: Region, known: Mapping[str, range] | None = None
+) -> dict[str, Region]:
+    """What is needed of each input for what is wanted of the result.
+
+    Args:
+        op: an operator with concrete types and offsets.
+        types: of its inputs.
+        wanted: elements of its result.
+        known: inputs that hold the indices of a range without gaps.
+    """
     if op.region:
         return _needs_of_region(op, types, wanted)
     found: dict[str, Region] = defaultdict(Region)
     rule = _RULES.get(op.kind)
     if rule is None and OPERATORS[op.kind].op_class is OpClass.ELEMENTWISE:
         rule = _elementwise
+    rows = (known or {}).get(op.inputs[1]) if op.kind == "index_copy" else None
+    if rows is not None and op.attr("part") is None:
+        rule = partial(_placed, rows)
     for box in wanted.boxes:
         for index, needed in rule(op, types, box) if rule else ():
             found[op.inputs[index]].add(needed)
@@ -142,18 +155,33 @@ def _index_copy(op: Op, types: Types, box: Box) -> Needs:
     _, index, source = types
     part, written = op.attr("part"), box
     if part is not None:
-        first, written = box[0], box[1:]
-        for start, stop in ((0, int(part)), (int(part) + 1, int(op.type.shape[0]))):
-            kept = first.within(start, stop)
-            if kept is not None and kept.indices:
-                yield 0, (_picked(kept, start, 1), *written)
-        inside = first.within(int(part), int(part) + 1)
+        yield from ((0, kept) for kept in _outside(box, 0, range(part, part + 1), op.type))
+        inside = box[0].within(part, part + 1)
         if inside is None or not inside.indices:
             return
+        written = box[1:]
     yield 1, whole(index)
     axis = normalize_axis(int(op.attr("axis")), len(written))
     if written[axis] == span(0, int(types[0].shape[axis - len(written)])):
         yield 2, (*written[:axis], some(int(source.shape[axis])), *written[axis + 1 :])
+
+
+def _placed(rows: range, op: Op, types: Types, box: Box) -> Needs:
+    """A copy to indices that are known."""
+    axis = normalize_axis(int(op.attr("axis")), len(box))
+    yield from ((0, kept) for kept in _outside(box, axis, rows, op.type))
+    inside = box[axis].within(rows.start, rows.stop)
+    if inside is not None and inside.indices:
+        yield 1, (inside,)
+        yield 2, (*box[:axis], inside, *box[axis + 1 :])
+
+
+def _outside(box: Box, axis: int, rows: range, tensor: TensorType) -> Iterator[Box]:
+    """The parts of a box in front of some rows along an axis, and behind them."""
+    for start, stop in ((0, rows.start), (rows.stop, int(tensor.shape[axis]))):
+        kept = box[axis].within(start, stop)
+        if kept is not None and kept.indices:
+            yield (*box[:axis], _picked(kept, start, 1), *box[axis + 1 :])
 
 
 def _matmul(op: Op, types: Types, box: Box) -> Needs:
