@@ -36,12 +36,20 @@ class _Verifier:
         symbols = {symbol.name for symbol in program.symbols}
         for container in program.containers:
             self.check_symbols(container.type, symbols, f"container @{container.name}")
+            self.check_layout(container)
             self.check_data(container)
             self.check_parts(container)
         self.blocks(program.body, symbols)
         for output in program.outputs:
             if output.name not in self.written:
                 raise VerifyError(f"output @{output.name} is never written")
+
+    def check_layout(self, container: Container) -> None:
+        if container.type.layout != container.type.layout.unpadded():
+            raise VerifyError(
+                f"container @{container.name} has gaps between its rows: {container.type}",
+                hint="only values may have a padded layout: callers read containers without gaps",
+            )
 
     def check_data(self, container: Container) -> None:
         data = self.program.data.get(container.name)

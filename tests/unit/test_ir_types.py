@@ -89,6 +89,14 @@ def test_layouts() -> None:
     packed = TensorType(DType.F32, (2, 3), Layout.permuted(1, 0))
     assert packed.with_shape((2, 3)).layout.is_row_major
     assert not packed.same(TensorType(DType.F32, (2, 3)))
+    gaps = Layout().padded(2, 16)
+    assert str(gaps) == "0 1+16"
+    assert gaps.physical_shape((S, 100)) == (S, 116)
+    assert (gaps.is_row_major, gaps.is_tiled, gaps.unpadded()) == (False, False, Layout())
+    assert str(Layout.permuted(1, 0).padded(2, 16)) == "1 0+16"
+    assert TensorType(DType.F32, (3, 100), gaps).stored_bytes == 4 * 3 * 116
+    with pytest.raises(ValueError, match="no rows to pad"):
+        panels.padded(2, 16)
     assert TensorType(DType.F32, (2 * S,)).same(TensorType(DType.F32, (S + S,)))
 
 

@@ -97,3 +97,9 @@ def test_data_has_the_type_of_its_container() -> None:
     program = replace(program_with(COPY), data={"w": np.zeros((4, 5), np.float32)})
     with pytest.raises(VerifyError, match=r"the data of @w is float32\[4, 5\]"):
         verify(program)
+
+
+def test_only_values_have_gaps_between_their_rows() -> None:
+    with pytest.raises(VerifyError, match="@gaps has gaps between its rows"):
+        verify(program_with(COPY, containers="  temp @gaps: f32[S, 4; 0 1+16]"))
+    verify(program_with("%0: f32[S, 4; 0 1+16] = exp @x", "@y: f32[S, 4] = copy %0"))
