@@ -37,7 +37,7 @@ def recall_artifact(
         UsageError: if `out` exists and may not be replaced.
     """
     files = _external_files(model_hash)
-    if files is None or not _is_cacheable():
+    if files is None or not is_cacheable():
         return None
     try:
         hashes = [sha256_of(model.parent / name) for name in files]
@@ -66,7 +66,7 @@ def keep_artifact(
         artifact: what to keep.
         notes: any plain data, given back by `recall_artifact`.
     """
-    if not _is_cacheable():
+    if not is_cacheable():
         return
     names = _referred_files(model)
 
@@ -121,7 +121,7 @@ def _key(
     return digest([*parts, str(find_compiler()), code_digest(), _passes_digest()])
 
 
-def _is_cacheable() -> bool:
+def is_cacheable() -> bool:
     """Whether all passes are ours; what those of other packages depend on is not known."""
     points = entry_points(group="dfcompiler.passes")
     return all(point.value.startswith("passes.") for point in points)

@@ -12,13 +12,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dfcompiler.api.artifact_cache import keep_artifact, may_be_kept, recall_artifact
+from dfcompiler.api.artifact_cache import (
+    is_cacheable,
+    keep_artifact,
+    may_be_kept,
+    recall_artifact,
+)
 from dfcompiler.api.importing import import_model
 from dfcompiler.api.optimizing import PipelineLike, optimize, tuned
 from dfcompiler.api.options import Options
 from dfcompiler.api.paths import artifact_folder, model_file
 from dfcompiler.api.specializing import Sizes, specialize
 from dfcompiler.api.stages import Progress, Stages
+from dfcompiler.codegen import keep_ahead
 from dfcompiler.codegen.process import Background
 from dfcompiler.codegen.store import sha256_of
 from dfcompiler.target import CpuTarget
@@ -143,7 +149,7 @@ def _recalled_or_built(
     machine: CpuTarget,
     folder: Path,
     stages: Stages,
-    build: Callable[[Callable[[], str]], Mapping[str, Any]],
+    build: Callable[..., Mapping[str, Any]],
 ) -> Mapping[str, Any]:
     """The report of an artifact that was in the cache, or is in it from now on.
 
@@ -158,7 +164,7 @@ def _recalled_or_built(
         if notes is not None:
             found: Mapping[str, Any] = notes["report"]
             return found
-    report = build(hashing.result)
+    report = build(hashing.result, keep_ahead if is_cacheable() else None)
     keep_artifact(file, hashing.result(), plain, machine, folder, {"report": report})
     return report
 
@@ -170,6 +176,7 @@ def _build(
     machine: CpuTarget,
     stages: Stages,
     model_hash: Callable[[], str],
+    written: Callable[[Path, str], None] | None = None,
 ) -> Mapping[str, Any]:
     """Imports, optimizes, lowers and builds; the report, with the seconds of the passes.
 
@@ -201,6 +208,7 @@ def _build(
         report=report,
         force=given.force,
         source_hash=model_hash,
+        written=written,
         tokenizer=Path(given.tokenizer) if given.tokenizer is not None else None,
     )
     return {**report, "passes": pass_rows(result)}

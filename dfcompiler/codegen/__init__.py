@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dfcompiler.codegen.place import check_replaceable, is_artifact
-from dfcompiler.codegen.recall import Recalled, code_digest, keep, recall, sources_digest
+from dfcompiler.codegen.recall import (
+    Recalled,
+    code_digest,
+    keep,
+    keep_ahead,
+    recall,
+    sources_digest,
+)
 from dfcompiler.codegen.toolchain import find_compiler
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ __all__ = [
     "find_compiler",
     "is_artifact",
     "keep",
+    "keep_ahead",
     "pack",
     "recall",
     "sources_digest",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dfcompiler.codegen import c_api
-from dfcompiler.codegen.dace_sources import generate_program, saved_graph
+from dfcompiler.codegen.dace_sources import ProgramSource, generate_program, saved_graph
 from dfcompiler.codegen.interface import Interface, interface_of
 from dfcompiler.codegen.library import (
     LIBRARY,
@@ -26,8 +26,8 @@ from dfcompiler.codegen.place import MANIFEST, check_replaceable, written_beside
 from dfcompiler.codegen.process import Background
 from dfcompiler.codegen.templates import template
 from dfcompiler.codegen.toolchain import find_compiler
-from dfcompiler.codegen.weights import WeightsFile, write_weights
-from dfcompiler.ir import show
+from dfcompiler.codegen.weights import WeightsFile, WeightsTable, weights_table, write_weights
+from dfcompiler.ir import Program, show
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.symbolic import program_name
 from dfcompiler.pipeline import Snapshot
@@ -49,10 +49,11 @@ def build(
     target: CpuTarget,
     out: str | Path,
     *,
-    report: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     force: bool = False,
     source_hash: str | Callable[[], str] = "",
     tokenizer: str | Path | None = None,
+    written: Callable[[Path, str], None] | None = None,
 ) -> Path:
     """Writes the artifact of a lowered program to `out` and returns its path.
 
@@ -64,10 +65,12 @@ def build(
         lowered: the program, its graph and its arguments.
         target: the machine it was lowered for.
         out: the directory to make.
-        report: contents of ``report.json``; equal compiles need equal reports.
+        report: contents of ``report.json``, or what gives them while others compile; equal
+            compiles need equal reports.
         force: whether to replace an artifact that is there.
         source_hash: hash of the model, or what gives it when everything else is done.
         tokenizer: a file to keep as ``tokenizer.json``.
+        written: called with the file of the weights and its hash, while compilers may still run.
 
     Raises:
         UsageError: if `out` exists and may not be replaced.
@@ -80,22 +83,26 @@ def build(
     compiler = find_compiler()
     interface = interface_of(lowered)
     with written_beside(out, force) as folder:
-        generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
-        interface = replace(interface, call_symbols=tuple(map(program_name, generated.symbols)))
-        prelude = prelude_text(generated.includes)
-        codes = {"program": generated.code, **generated.parts}
-        units = [Unit(n, {f"{n}.cpp": code, PRELUDE: prelude}) for n, code in codes.items()]
-        compiling = [Background(partial(compile_unit, unit, target)) for unit in units]
+        table = weights_table(lowered.program)
+        writing = Background(partial(_weights, folder / WEIGHTS, lowered.program, written))
+        compiling: list[Background[Path]] = []
         try:
-            weights = write_weights(folder / WEIGHTS, lowered.program)
-            calls = _interface_unit(interface, weights)
-            _write_documents(folder, result, lowered, report, tokenizer)
+            generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
+            symbols = tuple(map(program_name, generated.symbols))
+            interface = replace(interface, call_symbols=symbols)
+            calls = _interface_unit(interface, table)
+            units = [*_program_units(generated), calls]
+            for unit in units:
+                compiling.append(Background(partial(compile_unit, unit, target)))
             (folder / "model.h").write_text(calls.files["model.h"], encoding="utf-8")
-            objects = [compile_unit(calls, target), *(one.result() for one in compiling)]
+            _write_documents(folder, result, lowered, report, tokenizer)
+            weights = writing.result()
+            objects = [one.result() for one in compiling]
         finally:
             for one in compiling:
                 one.stop()
-        link_library([calls, *units], objects, target, folder / "src", folder / LIBRARY)
+            writing.stop()
+        link_library(units, objects, target, folder / "src", folder / LIBRARY)
         origin = source_hash if isinstance(source_hash, str) else source_hash()
         facts = manifest(interface, target, compiler, weights.tensors, lowered.kernels, origin)
         if lowered.measured:
@@ -105,7 +112,22 @@ def build(
     return out
 
 
-def _interface_unit(interface: Interface, weights: WeightsFile) -> Unit:
+def _weights(
+    path: Path, program: Program, written: Callable[[Path, str], None] | None
+) -> WeightsFile:
+    weights = write_weights(path, program)
+    if written:
+        written(path, weights.sha256)
+    return weights
+
+
+def _program_units(generated: ProgramSource) -> list[Unit]:
+    prelude = prelude_text(generated.includes)
+    codes = {"program": generated.code, **generated.parts}
+    return [Unit(name, {f"{name}.cpp": code, PRELUDE: prelude}) for name, code in codes.items()]
+
+
+def _interface_unit(interface: Interface, weights: WeightsTable) -> Unit:
     return Unit(
         "interface",
         {
@@ -120,7 +142,7 @@ def _write_documents(
     folder: Path,
     result: Transformed | None,
     lowered: Lowered,
-    report: Mapping[str, Any] | None,
+    report: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None,
     tokenizer: str | Path | None,
 ) -> None:
     """What is there to be read: graph, programs after passes, report, tokenizer."""
@@ -129,6 +151,7 @@ def _write_documents(
     for snapshot in result.snapshots if result else ():
         path = folder / "ir" / snapshot.file_name
         path.write_text(show(snapshot.program), encoding="utf-8")
-    (folder / "report.json").write_text(to_json(report or {}), encoding="utf-8")
+    facts = report() if callable(report) else report or {}
+    (folder / "report.json").write_text(to_json(facts), encoding="utf-8")
     if tokenizer is not None:
         shutil.copyfile(tokenizer, folder / "tokenizer.json")

@@ -22,6 +22,8 @@ _HIDDEN_VARIABLES = frozenset(
 )
 _running: dict[subprocess.Popen[bytes], int] = {}
 """Processes, and the threads that wait for them."""
+_stopping: set[int] = set()
+"""Threads whose work is no longer wanted."""
 
 T = TypeVar("T")
 
@@ -84,6 +86,20 @@ def _failure(command: Sequence[str], code: int, text: str) -> ToolchainError:
     )
 
 
+class Stopped(Exception):  # noqa: N818
+    """Raised in work that is no longer wanted."""
+
+
+def go_on() -> None:
+    """Called by long work now and then.
+
+    Raises:
+        Stopped: if the `Background` that it runs in is being stopped.
+    """
+    if threading.get_ident() in _stopping:
+        raise Stopped
+
+
 class Background(Generic[T]):
     """Work in another thread; at the end of the process it is stopped, and cleans up."""
 
@@ -104,13 +120,16 @@ class Background(Generic[T]):
         return found
 
     def stop(self) -> None:
-        """Kills the processes of the work, so that it fails, and waits for it."""
+        """Kills the processes of the work, or the work at its next `go_on`, and waits for it."""
+        ident = self._thread.ident or 0
+        _stopping.add(ident)
         while self._thread.is_alive():
             for process, thread in tuple(_running.items()):
-                if thread == self._thread.ident and process.poll() is None:
+                if thread == ident and process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
             self._thread.join(0.05)
+        _stopping.discard(ident)
         atexit.unregister(self.stop)
 
     def _run(self, work: Callable[[], T]) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from dfcompiler.codegen.place import written_beside
+from dfcompiler.codegen.place import MANIFEST, written_beside
 from dfcompiler.codegen.store import LARGEST_BYTES, digest, find, stored
 
 _ROOT = Path(__file__).parent.parent
+_SHARED_BYTES = 1 << 20
+"""Files of this size are kept apart, once for all artifacts that have them."""
+_DATA = "data"
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,16 @@ def recall(key: str, out: str | Path, *, force: bool = False) -> Recalled | None
     found = find(_name(key))
     if found is None:
         return None
+    listed = json.loads((found / "shared.json").read_text(encoding="utf-8"))
+    shared = {name: find(_file_name(sha256)) for name, sha256 in listed.items()}
+    if None in shared.values():
+        return None
     out = Path(os.path.abspath(out))
     with written_beside(out, force) as folder:
         shutil.copytree(found / "artifact", folder, dirs_exist_ok=True)
+        for name, place in shared.items():
+            if place is not None:
+                shutil.copyfile(place / _DATA, folder / name)
     return Recalled(out, (found / "notes").read_bytes())
 
 
@@ -44,12 +56,38 @@ def keep(key: str, artifact: Path, notes: bytes = b"") -> None:
     """
     if sum(path.stat().st_size for path in artifact.rglob("*") if path.is_file()) > LARGEST_BYTES:
         return
+    files = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))["files"]
+    shared = {n: row["sha256"] for n, row in files.items() if row["bytes"] >= _SHARED_BYTES}
+    for name, sha256 in shared.items():
+        _keep_file(artifact / name, sha256)
+
+    def others(folder: str, names: list[str]) -> set[str]:
+        place = Path(folder).relative_to(artifact)
+        return {name for name in names if (place / name).as_posix() in shared}
 
     def make(work: Path) -> None:
-        shutil.copytree(artifact, work / "artifact")
+        shutil.copytree(artifact, work / "artifact", ignore=others)
+        (work / "shared.json").write_text(json.dumps(shared), encoding="utf-8")
         (work / "notes").write_bytes(notes)
 
     stored(_name(key), make)
+
+
+def keep_ahead(path: Path, sha256: str) -> None:
+    """Keeps a file of an artifact that will be kept, if it is one that artifacts share.
+
+    A full disk keeps nothing.
+    """
+    if _SHARED_BYTES <= path.stat().st_size <= LARGEST_BYTES:
+        with suppress(OSError):
+            _keep_file(path, sha256)
+
+
+def _keep_file(path: Path, sha256: str) -> None:
+    def make(work: Path) -> None:
+        shutil.copyfile(path, work / _DATA)
+
+    stored(_file_name(sha256), make)
 
 
 @cache
@@ -73,3 +111,7 @@ def sources_digest(root: Path) -> str:
 
 def _name(key: str) -> str:
     return digest(["artifact", key])
+
+
+def _file_name(sha256: str) -> str:
+    return digest(["file", sha256])

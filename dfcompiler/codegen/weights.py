@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dfcompiler.codegen.process import go_on
 from dfcompiler.errors import InternalError
 from dfcompiler.ir import Container, Layout, PhysicalAxis, Program, Role, TensorType
 from dfcompiler.ir.stacked import parts_of
@@ -44,11 +45,17 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class WeightsFile:
-    """What was written: its tensors in the program's order, its size and its hash."""
+class WeightsTable:
+    """What a file holds: its tensors in the program's order, and its size."""
 
     tensors: tuple[StoredTensor, ...]
     bytes: int
+
+
+@dataclass(frozen=True)
+class WeightsFile(WeightsTable):
+    """What was written, and its hash."""
+
     sha256: str
 
 
@@ -56,6 +63,17 @@ def pack(array: np.ndarray, layout: Layout) -> np.ndarray:
     """`array` in the physical order of `layout`, row-major; tiled axes are padded with zeros."""
     pieces = list(_pieces(array, layout))
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def weights_table(program: Program) -> WeightsTable:
+    """What `write_weights` will write; known at once, where writing takes its time.
+
+    Raises:
+        InternalError: if a weight has no data, or data that its type contradicts.
+    """
+    tensors, _ = _table(program)
+    end = max((t.offset + t.bytes for t in tensors), default=HEADER_BYTES)
+    return WeightsTable(tensors, _aligned(end, 0))
 
 
 def write_weights(path: Path, program: Program) -> WeightsFile:
@@ -73,6 +91,7 @@ def write_weights(path: Path, program: Program) -> WeightsFile:
         for tensor, array in arrays:
             stream.pad(tensor.offset)
             for chunk in _chunks(array, tensor.type.layout):
+                go_on()
                 stream.append(chunk)
             if stream.bytes - tensor.offset != tensor.bytes:
                 found = stream.bytes - tensor.offset

@@ -17,7 +17,7 @@ from pathlib import Path
 import dace
 import pytest
 
-from dfcompiler.codegen import Recalled, build, keep, recall
+from dfcompiler.codegen import Recalled, build, keep, keep_ahead, recall
 from dfcompiler.codegen import artifact as writer
 from dfcompiler.codegen.dace_sources import dace_configuration, generate_program, saved_graph
 from dfcompiler.codegen.store import sha256_of
@@ -361,6 +361,25 @@ def test_a_damaged_kept_artifact_is_not_recalled(
     (kept,) = (tmp_path / "cache").rglob("weights.bin")
     kept.write_bytes(kept.read_bytes()[:-1])
     assert recall("key", tmp_path / "m.dfc") is None
+
+
+def test_large_files_are_kept_once(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "cache"))
+    weights = artifact / "weights.bin"
+    monkeypatch.setattr(sys.modules[keep.__module__], "_SHARED_BYTES", weights.stat().st_size)
+    keep_ahead(weights, sha256_of(weights))
+    keep("key", artifact)
+    keep("other key", artifact)
+    copies = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    held = [p for p in copies if p.read_bytes() == weights.read_bytes()]
+    assert len(held) == 1
+    for key in ("key", "other key"):
+        assert recall(key, tmp_path / key) is not None
+        assert contents(tmp_path / key) == contents(artifact)
+    held[0].unlink()
+    assert recall("key", tmp_path / "gone.dfc") is None
 
 
 def test_recalling_needs_no_dace() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,15 @@ import numpy as np
 import pytest
 
 from dfcompiler.codegen import weights
-from dfcompiler.codegen.weights import HEADER_BYTES, MAGIC, pack, write_weights
+from dfcompiler.codegen.process import Background, Stopped
+from dfcompiler.codegen.weights import (
+    HEADER_BYTES,
+    MAGIC,
+    WeightsTable,
+    pack,
+    weights_table,
+    write_weights,
+)
 from dfcompiler.errors import InternalError
 from dfcompiler.ir import Container, DType, Layout, PhysicalAxis, Program, Role, TensorType
 from dfcompiler.ir.stacked import side_by_side, stack
@@ -95,6 +105,7 @@ def test_file(tmp_path: Path) -> None:
     file = write_weights(path, program)
     stored = {tensor.name: tensor for tensor in file.tensors}
     content = path.read_bytes()
+    assert weights_table(program) == WeightsTable(file.tensors, file.bytes)
     assert (file.bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert content.startswith(MAGIC)
     assert len(content) % 64 == 0
@@ -150,6 +161,26 @@ def test_memory_stays_small(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < array.nbytes / 2
+
+
+def test_writing_that_is_not_wanted_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, stopping = threading.Event(), threading.Event()
+    pieces = weights._chunks
+
+    def slow(array: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:
+        for piece in pieces(array, layout):
+            begun.set()
+            stopping.wait(60)
+            yield piece
+
+    monkeypatch.setattr(weights, "_chunks", slow)
+    program = program_of(w=np.zeros(64, np.float32))
+    writing = Background(lambda: write_weights(tmp_path / "weights.bin", program))
+    begun.wait(60)
+    threading.Timer(0.1, stopping.set).start()
+    writing.stop()
+    with pytest.raises(Stopped):
+        writing.result()
 
 
 def test_missing_data_is_an_error(tmp_path: Path) -> None:
