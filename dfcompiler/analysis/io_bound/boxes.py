@@ -85,14 +85,17 @@ class Region:
 
     def add(self, box: Box) -> None:
         """Takes note of one more demand."""
-        if not size(box) or any(_implies(known, box) for known in self.boxes):
+        if box in self.boxes or not size(box) or any(_implies(known, box) for known in self.boxes):
             return
         self.boxes = [known for known in self.boxes if not _implies(box, known)]
         self.boxes.append(box)
 
-    def merge(self, boxes: Iterable[Box]) -> None:
-        """Takes note of several demands."""
-        for box in boxes:
+    def merge(self, other: Region) -> None:
+        """Takes note of all demands of another reader."""
+        if not self.boxes:
+            self.boxes = list(other.boxes)
+            return
+        for box in other.boxes:
             self.add(box)
 
     def count(self) -> int:

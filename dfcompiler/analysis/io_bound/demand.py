@@ -135,7 +135,7 @@ class _Demand:
             kept = self.containers if op.result.startswith("@") else values
             wanted = kept.pop(op.result, None)
             for name, found in needs(op, types, wanted, ranges).items() if wanted else ():
-                (self.containers if name.startswith("@") else values)[name].merge(found.boxes)
+                (self.containers if name.startswith("@") else values)[name].merge(found)
 
 
 def _counts_up(op: Op) -> bool:

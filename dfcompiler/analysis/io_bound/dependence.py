@@ -63,10 +63,10 @@ def _needs_of_region(op: Op, types: Types, wanted: Region) -> dict[str, Region]:
         inner_types.append(tuple(scope[name] for name in inner.inputs))
         scope[inner.result] = inner.type
     demand: dict[str, Region] = defaultdict(Region)
-    demand[op.region[-1].result].merge(wanted.boxes)
+    demand[op.region[-1].result].merge(wanted)
     for inner, found in zip(reversed(op.region), reversed(inner_types), strict=True):
         for name, more in needs(inner, found, demand[inner.result]).items():
-            demand[name].merge(more.boxes)
+            demand[name].merge(more)
     return {name: demand[name] for name in op.inputs}
 
 
