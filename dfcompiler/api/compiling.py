@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from dfcompiler.api.artifact_cache import (
     recall_artifact,
 )
 from dfcompiler.api.importing import import_model
-from dfcompiler.api.optimizing import PipelineLike, optimize, tuned
+from dfcompiler.api.optimizing import PipelineLike, rewritten, tuned
 from dfcompiler.api.options import Options
 from dfcompiler.api.paths import artifact_folder, model_file
 from dfcompiler.api.specializing import Sizes, specialize
@@ -192,14 +192,14 @@ def _build(
     )
     program = specialize(program, given.shapes, given.limits)
     stages("optimize", program)
-    result = optimize(program, machine, given.pipeline, given.precision)
+    result = rewritten(program, machine, given.pipeline, given.precision)
     if given.tune:
         stages("tune", result.program)
         result = tuned(result, machine)
     stages("lower", result.program)
     lowered = lower(result.program, machine, profile=given.profile)
     stages("build", result.program)
-    report = report_data(result, lowered.kernels)
+    report = cache(lambda: report_data(result.measured, lowered.kernels))
     build(
         result,
         lowered,
@@ -211,4 +211,4 @@ def _build(
         written=written,
         tokenizer=Path(given.tokenizer) if given.tokenizer is not None else None,
     )
-    return {**report, "passes": pass_rows(result)}
+    return {**report(), "passes": pass_rows(result.measured)}

@@ -11,7 +11,7 @@ from dfcompiler.target import CpuTarget, parse_target
 
 if TYPE_CHECKING:
     from dfcompiler.ir import Program
-    from dfcompiler.pipeline import Pass, Pipeline, PipelineResult, Step
+    from dfcompiler.pipeline import Pass, Pipeline, PipelineResult, Rewritten, Step
 
 PipelineLike: TypeAlias = "str | Path | Pipeline | Sequence[str | Step | Pass] | None"
 """What stands for a pipeline: a name, a TOML file, itself, its passes; None is the default one."""
@@ -33,7 +33,19 @@ def optimize(
     return resolve_pipeline(pipeline, machine, precision).run(program)
 
 
-def tuned(result: PipelineResult, target: CpuTarget) -> PipelineResult:
+def rewritten(
+    program: Program, target: CpuTarget, pipeline: PipelineLike = None, precision: str = "f32"
+) -> Rewritten:
+    """Runs a pipeline like `optimize`, but measures and checks claims when that is asked for.
+
+    Raises:
+        UsageError: if the pipeline does not exist.
+        DfcError: from a pass, saying which one.
+    """
+    return resolve_pipeline(pipeline, target, precision).rewrite(program)
+
+
+def tuned(result: Rewritten, target: CpuTarget) -> Rewritten:
     """The result with the fastest tiles that are remembered or measured here.
 
     Raises:

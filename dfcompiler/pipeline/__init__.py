@@ -7,7 +7,7 @@ measured in `probes`, and how the names of installed passes become a pipeline in
 from dfcompiler.pipeline.assembly import Step, assemble, discover, extended, read_steps
 from dfcompiler.pipeline.contract import Chosen, Claim, Decline, Declined, Pass
 from dfcompiler.pipeline.probes import Bindings, default_probes
-from dfcompiler.pipeline.runner import PassRecord, Pipeline, PipelineResult, Snapshot
+from dfcompiler.pipeline.runner import PassRecord, Pipeline, PipelineResult, Rewritten, Snapshot
 
 __all__ = [
     "Bindings",
@@ -19,6 +19,7 @@ __all__ = [
     "PassRecord",
     "Pipeline",
     "PipelineResult",
+    "Rewritten",
     "Snapshot",
     "Step",
     "assemble",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dfcompiler.analysis.cost import Metrics, measure
@@ -60,13 +61,80 @@ class PipelineResult:
 
 
 @dataclass(frozen=True)
+class _Step:
+    """A pass that ran: what it said, and the program that it left, with the probes of that."""
+
+    one: Pass
+    place: str
+    seconds: float
+    changed: bool
+    declined: tuple[Declined, ...]
+    chosen: tuple[Chosen, ...]
+    program: Program
+    probes: tuple[Bindings, ...]
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The final program, before anything is measured.
+
+    Attributes:
+        original: the program before the first pass.
+        first_probes: its probes.
+        steps: the passes that ran.
+    """
+
+    program: Program
+    snapshots: tuple[Snapshot, ...]
+    probes: tuple[Bindings, ...]
+    original: Program
+    first_probes: tuple[Bindings, ...]
+    steps: tuple[_Step, ...]
+
+    @cached_property
+    def measured(self) -> PipelineResult:
+        """The same with every pass measured and held to its claims.
+
+        Raises:
+            ClaimError: when a pass broke one of its claims.
+        """
+        before = _measure_all(self.original, self.first_probes)
+        records = []
+        for step in self.steps:
+            records.append(_measured(step, before))
+            before = records[-1].after
+        return PipelineResult(self.program, tuple(records), self.snapshots, self.probes)
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """Passes in the order in which they run."""
 
     passes: tuple[Pass, ...]
 
+    def rewrite(self, program: Program, probes: Sequence[Bindings] = ()) -> Rewritten:
+        """Runs every pass and verifies after each; measuring is left for later.
+
+        Raises:
+            DfcError: from a pass or from verification, saying after which pass.
+        """
+        probes = tuple(probes) or default_probes(program)
+        verify(program)
+        steps = tuple(self._steps(program, probes))
+        changes = [(n, step) for n, step in enumerate(steps, 1) if step.changed]
+        snapshots = [Snapshot(n, step.one.name, step.program) for n, step in changes]
+        last = steps[-1] if steps else None
+        return Rewritten(
+            last.program if last else program,
+            (Snapshot(0, "import", program), *snapshots),
+            last.probes if last else probes,
+            program,
+            probes,
+            steps,
+        )
+
     def run(self, program: Program, probes: Sequence[Bindings] = ()) -> PipelineResult:
-        """Runs every pass; after each: verify, measure at the probes, check claims, record.
+        """Runs every pass, verifying after each; then measures, checks claims and records.
 
         Args:
             program: a program; it is verified first.
@@ -76,11 +144,10 @@ class Pipeline:
             DfcError: from a pass or from verification, saying after which pass.
             ClaimError: when a pass breaks one of its claims.
         """
-        probes = tuple(probes) or default_probes(program)
-        verify(program)
-        snapshots = [Snapshot(0, "import", program)]
-        records: list[PassRecord] = []
-        before = tuple(measure(program, probe) for probe in probes)
+        return self.rewrite(program, probes).measured
+
+    def _steps(self, program: Program, probes: tuple[Bindings, ...]) -> Iterator[_Step]:
+        """Runs a pass and verifies, whenever the next step is asked for."""
         for number, one in enumerate(self.passes, 1):
             place = f"pass {one.name} ({number} of {len(self.passes)})"
             declined: list[Declined] = []
@@ -88,24 +155,27 @@ class Pipeline:
             result, chosen = _guarded(f"in {place}", _run_pass, one, program, declined)
             seconds = time.perf_counter() - started
             changed = result is not program and result != program
-            after = before
             if changed:
                 _guarded(f"after {place}", verify, result)
                 probes = completed(probes, result)
-                after = _guarded(f"after {place}", _measure_all, result, probes)
-                snapshots.append(Snapshot(number, one.name, result))
-            _check_claims(one, before, after, f"after {place}")
-            records.append(
-                PassRecord(one.name, seconds, changed, before, after, tuple(declined), chosen)
-            )
-            program, before = result, after
-        return PipelineResult(program, tuple(records), tuple(snapshots), probes)
+            program = result
+            yield _Step(one, place, seconds, changed, tuple(declined), chosen, program, probes)
 
 
 def _run_pass(
     one: Pass, program: Program, declined: list[Declined]
 ) -> tuple[Program, tuple[Chosen, ...]]:
     return one.decide(program, lambda op, reason: declined.append(Declined(op, reason)))
+
+
+def _measured(step: _Step, before: tuple[Metrics, ...]) -> PassRecord:
+    place, after = f"after {step.place}", before
+    if step.changed:
+        after = _guarded(place, _measure_all, step.program, step.probes)
+    _check_claims(step.one, before, after, place)
+    return PassRecord(
+        step.one.name, step.seconds, step.changed, before, after, step.declined, step.chosen
+    )
 
 
 def _measure_all(program: Program, probes: Iterable[Bindings]) -> tuple[Metrics, ...]:
