@@ -1,9 +1,9 @@
 // Attention of the query heads that share one key head: softmax(q·kᵀ·scale + mask)·v.
 //
-// The queries of all these heads are rows of one matrix, cut into panels of 64: a task. Scores
-// never leave the cache; all strides but the output's last one are free, so transposed views and
-// slices of one product need no copies. Infinite and invalid scores give what the definition
-// gives; a row that sees no key gives zeros.
+// The queries of all these heads are rows of one matrix, those of one token side by side, cut into
+// panels of 64: a task. Scores never leave the cache; all strides but the output's last one are
+// free, so transposed views and slices of one product need no copies. Infinite and invalid scores
+// give what the definition gives; a row that sees no key gives zeros.
 #pragma once
 
 #include "attention_panel.h"
@@ -35,14 +35,15 @@ void task(long index, const Sizes& size, T scale, bool causal, Matrix<const T> q
   // While one panel is computed, what this thread needs next is fetched: where the output goes,
   // the next panel's queries, and a share of the next head's keys and values.
   Later& later = panel.later();
-  const auto rows_of = [&](auto x, long head_stride, long row) {
-    return x.data + row / size.queries * head_stride + row % size.queries * x.row_stride;
+  const auto add_rows = [&](auto x, long head_stride, long row, long width) {
+    const long first = row / size.group, end = (std::min(row + PANEL, all) - 1) / size.group + 1;
+    later.add(x.data + first * x.row_stride, x.row_stride, end - first, width, size.group,
+              head_stride);
   };
-  later.add(rows_of(o, o_head, row0), o.row_stride, std::min(PANEL, all - row0), size.value_width);
+  add_rows(o, o_head, row0, size.value_width);
   const bool last = index + 1 == panels;
-  const long next = panel_of(last ? 0 : index + 1, panels, causal) * PANEL;
-  later.add(rows_of(q, q_head, next) + (last ? size.group * q_head : 0), q.row_stride,
-            std::min(PANEL, all - next), size.width);
+  const Matrix<const T> next{q.data + (last ? size.group * q_head : 0), q.row_stride, 1};
+  add_rows(next, q_head, panel_of(last ? 0 : index + 1, panels, causal) * PANEL, size.width);
   const long from = index * size.keys / panels, to = (index + 1) * size.keys / panels;
   later.add(k.data + k_head + from * k.row_stride, k.row_stride, to - from, size.width);
   later.add(v.data + v_head + from * v.row_stride, v.row_stride, to - from, size.value_width);

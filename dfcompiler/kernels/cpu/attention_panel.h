@@ -174,7 +174,8 @@ DFC_INLINE void write_row(const T* output, T total, T* to, long width) {
 
 }  // namespace detail
 
-// A panel of queries: rows [row0, row0 + rows) of `group` heads, one after the other.
+// A panel of queries: rows [row0, row0 + rows); row r is query r / group of head r % group, so that
+// with a causal mask neighbouring lanes see about as many keys.
 template <class T, class Mask>
 class Panel {
   static constexpr int L = lanes<T>;
@@ -184,16 +185,16 @@ class Panel {
   Panel(long row0, long rows, const Sizes& size, bool causal, const Mask& mask)
       : size_(size), rows_(rows), vectors_((rows + L - 1) / L), mask_(mask) {
     const long horizon = size.keys - size.queries;
-    long head = row0 / size.queries, query = row0 % size.queries;
+    long head = row0 % size.group, query = row0 / size.group;
     end_ = 0;
     for (long i = 0; i < vectors_ * L; ++i) {
-      if (i > 0 && i < rows && ++query == size.queries) ++head, query = 0;
+      if (i > 0 && i < rows && ++head == size.group) ++query, head = 0;
       head_[i] = head;
       query_[i] = query;
       reach_[i] = causal ? std::clamp(query + horizon + 1, 0L, size.keys) : size.keys;
       end_ = std::max(end_, reach_[i]);
     }
-    uniform_ = mask.row_stride == 0 && (mask.head_stride == 0 || head_[0] == head_[rows - 1]);
+    uniform_ = mask.row_stride == 0 && (mask.head_stride == 0 || size.group == 1);
   }
 
   // Rows that the next task of this thread reads.
@@ -380,14 +381,20 @@ class Panel {
     store(top_ + v * L, top);
   }
 
-  // output (+)= weights·v.
+  // output (+)= weights·v. Every tile of rows reads v once more: from a copy where it has no
+  // whole vectors, or where its rows, some whole KB apart, would compete for few sets of the L1.
   DFC_OUTLINE void multiply_values(Matrix<const T> v, long width, long padded) {
+    constexpr long CROWDED = 1024 / sizeof(T);
     const long keys = keys_[vectors_ - 1];
-    copy_rows(v.data, v.row_stride, v.column_stride, keys, width, values_, padded);
+    const bool spread = v.row_stride % CROWDED != 0 || v.row_stride == width;
+    if (v.column_stride != 1 || width != padded || !spread) {
+      copy_rows(v.data, v.row_stride, v.column_stride, keys, width, values_, padded);
+      v = {values_, padded, 1};
+    }
     const detail::Output<T> update{output_, first_ ? nullptr : factor_, padded};
     const auto depth = [&](long row) { return keys_[row / L]; };
     const ByLanes<T, PANEL> weights{scores_};
-    product<T>(0, rows_, padded / L, depth, weights, values_, padded, update, 0, later_);
+    product<T>(0, rows_, padded / L, depth, weights, v.data, v.row_stride, update, 0, later_);
     first_ = false;
   }
 

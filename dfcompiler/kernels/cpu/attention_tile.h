@@ -28,7 +28,12 @@ template <int V>
 inline constexpr int tile_rows = V == 1 && ACCUMULATORS > 16 ? 16 : ACCUMULATORS / V;
 
 // Rows of the next lower tile, for what is left: each size costs time to compile.
-constexpr int fewer_rows(int rows) { return rows > 8 ? 4 : rows > 2 ? 2 : 1; }
+template <int V>
+constexpr int fewer_rows(int rows) {
+  if (rows == 12) return 8;
+  if (rows == 16 || rows == 6) return 4;
+  return rows == 8 || (rows == 4 && V == 1) ? 2 : 1;
+}
 
 // A by rows: those of a matrix, k by k.
 template <class T>
@@ -54,33 +59,36 @@ struct Ahead {
   long stride;
 };
 
-// What is needed later, handed out to tiles: up to four matrices, two lines of each row at a time.
+// What is needed later, handed out to tiles: up to four stacks of matrices, two lines of each row at
+// a time.
 class Later {
  public:
   template <class T>
-  void add(const T* data, long row_stride, long rows, long width) {
+  void add(const T* data, long row_stride, long rows, long width, long count = 1, long stride = 0) {
     const long pairs = (width * long(sizeof(T)) + 127) / 128;
     if (rows > 0)
       parts_[count_++] = {reinterpret_cast<const char*>(data), row_stride * long(sizeof(T)), rows,
-                          pairs};
+                          pairs, count, stride * long(sizeof(T))};
   }
 
   Ahead take(long rows) {
     if (next_ == count_) return {reinterpret_cast<const char*>(this), 0};
-    const Part& part = parts_[next_];
+    Part& part = parts_[next_];
     const Ahead ahead{part.data + pair_ * 128 + row_ * part.stride, part.stride};
     row_ += rows;
-    if (row_ >= part.rows) {
-      row_ = 0;
-      if (++pair_ == part.pairs) pair_ = 0, ++next_;
-    }
+    if (row_ < part.rows) return ahead;
+    row_ = 0;
+    if (++pair_ < part.pairs) return ahead;
+    pair_ = 0;
+    part.data += part.matrix_stride;
+    if (--part.matrices == 0) ++next_;
     return ahead;
   }
 
  private:
   struct Part {
     const char* data;
-    long stride, rows, pairs;
+    long stride, rows, pairs, matrices, matrix_stride;
   };
   Part parts_[4];
   int count_ = 0, next_ = 0;
@@ -131,18 +139,20 @@ DFC_OUTLINE void copy_rows(const T* from, long row_stride, long column_stride, l
   }
 }
 
-// Rows [row, end) of C, in tiles of R rows, then of fewer. `depth(r)` steps of k count for the rows
-// up to r.
+// Rows [row, end) of C, in tiles of R rows, then of fewer: 8 as 4 + 4, not 6 + 1 + 1, because few
+// accumulators wait for one another. `depth(r)` steps of k count for the rows up to r.
 template <class T, int R, int V, class Depth, class A, class Update, class Later>
 DFC_INLINE void row_tiles(long row, long end, const Depth& depth, const A& a, const T* b, long ldb,
                           const Update& update, long column, Later& later) {
-  for (; row + R <= end; row += R) {
+  constexpr int F = fewer_rows<V>(R);
+  constexpr bool halve = R > F && R < 2 * F;
+  for (; row + R <= end && !(halve && end - row == 2 * F); row += R) {
     const long steps = depth(row + R - 1);
-    tile<T, R, V>(steps, a.at(row), b, ldb, update.at(row, column), R == tile_rows<V> ? later.take(steps / 4) : Ahead{});
+    const Ahead ahead = R == tile_rows<V> ? later.take(steps / 4) : Ahead{};
+    tile<T, R, V>(steps, a.at(row), b, ldb, update.at(row, column), ahead);
   }
   if constexpr (R > 1)
-    if (row < end)
-      row_tiles<T, fewer_rows(R), V>(row, end, depth, a, b, ldb, update, column, later);
+    if (row < end) row_tiles<T, F, V>(row, end, depth, a, b, ldb, update, column, later);
 }
 
 // C[row:end, column: + vectors], in tiles of V vectors, then of fewer.
