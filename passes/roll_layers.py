@@ -33,7 +33,8 @@ class RollLayers(Pass):
     writes one. The slices are views, so that nothing is copied; weights are put together when they
     are written. State that each layer keeps for itself, such as a KV cache, is stacked likewise and
     updated in place, ``@k.* = index_copy @k.*, %i, %x {part = layer}``; callers still know it layer
-    by layer. Layers are found by their graph (`analysis/repeats.py`), whatever they are called.
+    by layer. Counters and other small state may be replaced as a whole, by a copy. Layers are found
+    by their graph (`analysis/repeats.py`), whatever they are called.
 
     Skips layers that differ, fewer than three of them, layers whose results are read elsewhere, and
     weights or state that something outside of such loops uses too.
