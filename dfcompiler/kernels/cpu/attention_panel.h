@@ -122,14 +122,6 @@ struct Output {
   }
 };
 
-// Asks for rows of a matrix before they are needed: hardware does not follow wide strides.
-template <class T>
-DFC_INLINE void prefetch_rows(Matrix<const T> x, long row, long rows, long width) {
-  for (long r = row; r < row + rows; ++r)
-    for (long i = 0; i < width; i += 64 / long(sizeof(T)))
-      __builtin_prefetch(x.data + r * x.row_stride + i * x.column_stride, 0, 3);
-}
-
 // to[c, lane] = row(lane)[c]·scale for one vector of lanes; `row` gives the start of a row.
 template <class T, class From, class Row>
 DFC_INLINE void transpose_rows(const Row& row, long column_stride, long columns, T scale, T* to,
@@ -217,9 +209,7 @@ class Panel {
           if (size_.width > WIDTH || !transposed_) transpose(query, q.column_stride, d, depth, scale);
           const Matrix<const T> keys{k.data + t * k.row_stride + d * k.column_stride, k.row_stride,
                                      k.column_stride};
-          const Matrix<const T> values{v.data + t * v.row_stride + column * v.column_stride,
-                                       v.row_stride, v.column_stride};
-          multiply_keys(keys, values, depth, d > 0);
+          multiply_keys(keys, depth, d > 0);
         }
         weigh(t, cover);
         multiply_values({v.data + t * v.row_stride + column * v.column_stride, v.row_stride,
@@ -285,8 +275,8 @@ class Panel {
     transposed_ = true;
   }
 
-  // scores[key, lane] (+)= k·qᵀ; asks for the values of the same keys on the way.
-  DFC_OUTLINE void multiply_keys(Matrix<const T> k, Matrix<const T> v, long depth, bool accumulate) {
+  // scores[key, lane] (+)= k·qᵀ.
+  DFC_OUTLINE void multiply_keys(Matrix<const T> k, long depth, bool accumulate) {
     constexpr long STEP = 48;  // rows of every tile divide it
     for (long i = 0; i < vectors_ * L; ++i) top_[i] = lowest<T>;
     const detail::Scores<T> update{scores_, top_, accumulate};
@@ -301,7 +291,6 @@ class Panel {
       const long end = keys_[vector];
       for (long rows; row < end; row += rows) {
         rows = std::min(STEP, end - row);
-        detail::prefetch_rows(k, row + STEP, std::min(STEP, keys_[vectors_ - 1] - row - STEP), depth);
         product<T>(row, row + rows, vectors_ - vector, all, keys, queries_, PANEL, update,
                    vector * L, later_);
       }
