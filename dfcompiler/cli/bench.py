@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from dfcompiler.cli.kernel_times import kernel_table, kernel_times
 from dfcompiler.cli.options import (
     FormatOption,
     ModelOrArtifact,
@@ -56,6 +57,12 @@ def bench_command(
     precision: Annotated[
         str, typer.Option("--precision", help="f32; bf16 for us and for peers that can.")
     ] = "f32",
+    per_kernel: Annotated[
+        bool,
+        typer.Option(
+            "--per-kernel", help="What each kernel takes; an artifact needs compile --profile."
+        ),
+    ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Time a model, interleaved with peers on the same inputs; exit code 7 if one is faster."""
@@ -70,7 +77,9 @@ def bench_command(
     threads = threads or host_cores()
     peers = [name.strip() for name in against.split(",") if name.strip()]
     check_peers(peers, precision)
-    subject = open_subject(session, model, source, target, pipeline, precision)
+    subject = open_subject(session, model, source, target, pipeline, precision, profile=per_kernel)
+    if per_kernel:
+        _ = subject.model.operator_times  # refuses an artifact without, before anything is timed
     sizes = subject.sizes(parse_shapes(shape))
     inputs = sample_inputs(subject.program, sizes)
     shapes = {name: array.shape for name, array in inputs.items()}
@@ -96,7 +105,11 @@ def bench_command(
         "gflop": gflop,
         **result_data(found, gflop, precision),
     }
-    session.emit(form, data, *_text(data))
+    text = _text(data)
+    if per_kernel:
+        data["kernels"] = kernel_times(subject.model, sizes, threads, rounds)
+        text.append(kernel_table(data["kernels"]))
+    session.emit(form, data, *text)
     faster = [row for row in data["results"][1:] if row["times_ours"] < 1]
     if faster:
         listed = ", ".join(f"{row['name']} ({row['times_ours']:.2f} of our time)" for row in faster)

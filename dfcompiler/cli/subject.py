@@ -98,8 +98,18 @@ def open_subject(
     target: str,
     pipeline: str,
     precision: str = "f32",
+    profile: bool = False,
 ) -> Subject:
     """An artifact loaded, or a model compiled into a temporary one.
+
+    Args:
+        session: of the command.
+        path: the model or artifact.
+        source: the model that the artifact was made from, if it is named.
+        target: what a model is compiled for.
+        pipeline: how.
+        precision: in what its products multiply.
+        profile: whether a model is compiled to measure its operators.
 
     Raises:
         UsageError: if the model is not the one that the artifact was made from.
@@ -112,7 +122,12 @@ def open_subject(
         program = api.import_model(path)
         with progress_bar(session) as bar:
             model = api.compile(
-                program, target=target, pipeline=pipeline, precision=precision, progress=bar
+                program,
+                target=target,
+                pipeline=pipeline,
+                precision=precision,
+                profile=profile,
+                progress=bar,
             )
         return _alike(Subject(model, program, path))
     with session.working("reading the artifact"):

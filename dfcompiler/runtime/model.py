@@ -6,7 +6,7 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,7 +80,9 @@ class Model:
     @property
     def signature(self) -> Signature:
         """Inputs, outputs, sizes and persistent state."""
-        return self._manifest.signature
+        found = self._manifest.signature
+        # The last output of an artifact that measures is `operator_times`.
+        return replace(found, outputs=found.outputs[:-1]) if self._measured else found
 
     @property
     def path(self) -> Path:
