@@ -23,7 +23,7 @@ from dfcompiler.codegen.library import (
 )
 from dfcompiler.codegen.manifest import file_table, manifest, measured_rows, to_json
 from dfcompiler.codegen.place import MANIFEST, check_replaceable, written_beside
-from dfcompiler.codegen.process import Background
+from dfcompiler.codegen.process import Background, quick_turns
 from dfcompiler.codegen.templates import template
 from dfcompiler.codegen.toolchain import find_compiler
 from dfcompiler.codegen.weights import WeightsFile, WeightsTable, weights_table, write_weights
@@ -82,7 +82,7 @@ def build(
         target = target.extended()
     compiler = find_compiler()
     interface = interface_of(lowered)
-    with written_beside(out, force) as folder:
+    with written_beside(out, force) as folder, quick_turns():
         table = weights_table(lowered.program)
         writing = Background(partial(_weights, folder / WEIGHTS, lowered.program, written))
         compiling: list[Background[Path]] = []
