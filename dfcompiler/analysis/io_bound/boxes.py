@@ -85,9 +85,12 @@ class Region:
 
     def add(self, box: Box) -> None:
         """Takes note of one more demand."""
-        if box in self.boxes or not size(box) or any(_implies(known, box) for known in self.boxes):
+        if box in self.boxes or not all(along.indices for along in box):
             return
-        self.boxes = [known for known in self.boxes if not _implies(box, known)]
+        if self.boxes:
+            if any(_implies(known, box) for known in self.boxes):
+                return
+            self.boxes = [known for known in self.boxes if not _implies(box, known)]
         self.boxes.append(box)
 
     def merge(self, other: Region) -> None:
@@ -160,7 +163,7 @@ def _touch(a: Box, b: Box) -> bool:
 
 
 def _implies(a: Box, b: Box) -> bool:
-    return all(x.implies(y) for x, y in zip(a, b, strict=True))
+    return all(x == y or x.implies(y) for x, y in zip(a, b, strict=True))
 
 
 def _within(small: range, large: range) -> bool:

@@ -72,6 +72,8 @@ def _needs_of_region(op: Op, types: Types, wanted: Region) -> dict[str, Region]:
 
 def _broadcast(box: Box, shape: Sequence[Dim], tensor: TensorType) -> Box:
     """What an operand that is broadcast to `shape` contributes to a box."""
+    if tuple(tensor.shape) == tuple(shape):
+        return tuple(box)
     units = max(0, tensor.rank - len(box))
     front = len(box) + units - tensor.rank
     sides = zip(box[front:], shape[front:], tensor.shape[units:], strict=True)
