@@ -1,0 +1,37 @@
+// Launchers of the matrix product c = residual(activation(scale · a·b + bias)).
+//
+// Defined in gemm.cuh, which only the translation unit with the instances includes.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace dfc::cuda {
+
+enum class Activation { none, gelu, gelu_tanh, silu, relu, tanh, sigmoid };
+enum class Residual { none, add, mul };
+
+// A batch of products of [M, K] and [K, N]; strides count elements, and rows of c are contiguous.
+//
+// Attributes:
+//   bias: [N], or nullptr.
+//   residual: [batch, M, N] with contiguous rows; not read where Residual is none. It may be c.
+template <class T>
+struct Gemm {
+  long batch, M, N, K;
+  const T* a;
+  long a_row, a_col, a_batch;
+  const T* b;
+  long b_row, b_col, b_batch;
+  T* c;
+  long c_row, c_batch;
+  const T* bias = nullptr;
+  const T* residual = nullptr;
+  long residual_row = 0, residual_batch = 0;
+  float scale = 1.0f;
+};
+
+// Enqueues the product; returns what the launches returned.
+template <class T, Activation activation, Residual residual>
+cudaError_t gemm(cudaStream_t stream, Gemm<T> p);
+
+}  // namespace dfc::cuda
