@@ -1,0 +1,159 @@
+// The matrix product's kernels and which of them a product takes.
+//
+//   rows of c        B (and A) aligned                                       otherwise
+//   M ≤ 8            matrix-vector: B is read once, 16 bytes a thread        elements
+//   M ≤ 32           tensor cores 32 × 128, k split (16-bit types)           elements
+//   more             128 × 128 where that fills the multiprocessors, else 64 × 64, k split
+//
+// "Aligned": k of A contiguous, k or n of B contiguous, and base addresses and the other strides
+// multiples of 16 bytes. "Elements" is the 64 × 64 tile filled one element at a time: any strides,
+// slower by what the loads cost.
+//
+// k is split among blocks while tiles of c leave multiprocessors without work: at least SPLIT_DEPTH
+// steps of k for a part, whose partial sums fit the workspace.
+#pragma once
+
+#include <cstdint>
+
+#include "gemm.h"
+#include "gemm_finish.cuh"
+#include "gemm_float.cuh"
+#include "gemm_tensor.cuh"
+#include "gemm_vector.cuh"
+#include "launch.h"
+#include "workspace.h"
+
+namespace dfc::cuda {
+
+// Least k of a part, and the depth that parts are a multiple of.
+inline constexpr long SPLIT_DEPTH = 128, SPLIT_STEP = 32;
+
+template <class T>
+bool is_aligned(const T* first, long stride, long batch_stride) {
+  constexpr long per_chunk = 16 / sizeof(T);
+  return reinterpret_cast<std::uintptr_t>(first) % 16 == 0 && stride % per_chunk == 0 &&
+         batch_stride % per_chunk == 0;
+}
+
+// How A and B of a product can be copied.
+template <class T>
+bool chunks_of_a(const Gemm<T>& p) {
+  return (p.a_col == 1 || p.K == 1) && is_aligned(p.a, p.a_row, p.a_batch);
+}
+
+template <class T>
+Along along_of_b(const Gemm<T>& p) {
+  if (p.b_col == 1 && is_aligned(p.b, p.b_row, p.b_batch)) return Along::width;
+  if (p.b_row == 1 && is_aligned(p.b, p.b_col, p.b_batch)) return Along::depth;
+  return Along::elements;
+}
+
+inline long ceil_div(long value, long divisor) { return (value + divisor - 1) / divisor; }
+
+// Into how many parts k is split, so that `tiles` become about as many blocks as `wanted`.
+template <class T>
+Split split_of(const Gemm<T>& p, long tiles, long wanted) {
+  const long bytes = p.batch * p.M * p.N * static_cast<long>(sizeof(float));
+  long parts = wanted / (tiles < 1 ? 1 : tiles);
+  const long deep = p.K / SPLIT_DEPTH, room = static_cast<long>(WORKSPACE_BYTES) / (bytes < 1 ? 1 : bytes);
+  if (parts > deep) parts = deep;
+  if (parts > room) parts = room;
+  if (parts < 2) return {1, p.K, nullptr};
+  const long depth = ceil_div(ceil_div(p.K, parts), SPLIT_STEP) * SPLIT_STEP;
+  return {ceil_div(p.K, depth), depth, nullptr};
+}
+
+// Launches `kernel` for `tiles` tiles, and what adds partial sums up.
+template <class T, Activation activation, Residual residual>
+cudaError_t run(void (*kernel)(Gemm<T>, Split), long tiles, int threads, int shared_bytes,
+                cudaStream_t stream, const Gemm<T>& p, Split split) {
+  if (split.parts > 1) {
+    void* block = nullptr;
+    const cudaError_t error = workspace_of(stream, &block);
+    if (error != cudaSuccess) return error;
+    split.partial = static_cast<float*>(block);
+  }
+  const long blocks = tiles * split.parts;
+  if (blocks > 0x7fffffffL) return cudaErrorInvalidConfiguration;
+  const cudaError_t error = launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(threads),
+                                   shared_bytes, stream, p, split);
+  if (error != cudaSuccess || split.parts == 1) return error;
+  const long finishers = ceil_div(p.batch * p.M * p.N, FINISH_THREADS);
+  return launch(finish_partial<T, activation, residual>, dim3(static_cast<unsigned>(finishers)),
+                dim3(FINISH_THREADS), 0, stream, p, split);
+}
+
+template <class S, class T, Along along_a, Along along_b, Activation activation, Residual residual>
+constexpr auto tile_kernel() {
+  if constexpr (sizeof(T) == 4)
+    return gemm_float<S, along_a, along_b, activation, residual>;
+  else
+    return gemm_tensor<S, T, along_a, along_b, activation, residual>;
+}
+
+template <class S, class T, Activation activation, Residual residual>
+cudaError_t run_tiles(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
+  constexpr Along depth = Along::depth, width = Along::width;
+  const long tiles = p.batch * ceil_div(p.M, S::BM) * ceil_div(p.N, S::BN);
+  const auto kernel = along_b == Along::width ? tile_kernel<S, T, depth, width, activation, residual>()
+                                              : tile_kernel<S, T, depth, depth, activation, residual>();
+  return run<T, activation, residual>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
+                                      split_of(p, tiles, wanted));
+}
+
+template <int ROWS, class T, Activation activation, Residual residual>
+cudaError_t run_vector(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
+  if (along_b == Along::depth) {
+    const long columns = VECTOR_COLUMNS * (VECTOR_THREADS / 32);
+    return run<T, activation, residual>(gemm_vector_depth<ROWS, T, activation, residual>,
+                                        p.batch * ceil_div(p.N, columns), VECTOR_THREADS, 0, stream,
+                                        p, Split{1, p.K, nullptr});
+  }
+  const long columns = VECTOR_CHUNKS * (16 / static_cast<long>(sizeof(T)));
+  const long tiles = p.batch * ceil_div(p.N, columns);
+  return run<T, activation, residual>(gemm_vector_width<ROWS, T, activation, residual>, tiles,
+                                      VECTOR_THREADS, 0, stream, p, split_of(p, tiles, 4 * wanted));
+}
+
+// Whether 16 bytes of B never reach over its edge, and A can be read beside them.
+template <class T>
+bool is_vector(const Gemm<T>& p, Along along_b) {
+  constexpr long per_chunk = 16 / sizeof(T);
+  if (p.M > VECTOR_ROWS) return false;
+  return along_b == Along::width ? p.N % per_chunk == 0
+                                 : along_b == Along::depth && p.K % per_chunk == 0 && chunks_of_a(p);
+}
+
+template <class T, Activation activation, Residual residual>
+cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
+  if (p.batch < 1 || p.M < 1 || p.N < 1) return cudaSuccess;
+  int device = 0, multiprocessors = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  using Large = std::conditional_t<sizeof(T) == 4, FloatLarge, TensorLarge>;
+  using Small = std::conditional_t<sizeof(T) == 4, FloatSmall, TensorMedium>;
+  const Along along_b = along_of_b(p);
+  if (is_vector(p, along_b)) {
+    if (p.M == 1) return run_vector<1, T, activation, residual>(stream, p, multiprocessors, along_b);
+    return run_vector<VECTOR_ROWS, T, activation, residual>(stream, p, multiprocessors, along_b);
+  }
+  const long wanted = 2L * multiprocessors;
+  if (along_b == Along::elements || !chunks_of_a(p)) {
+    const long tiles = p.batch * ceil_div(p.M, Small::BM) * ceil_div(p.N, Small::BN);
+    return run<T, activation, residual>(
+        tile_kernel<Small, T, Along::elements, Along::elements, activation, residual>(), tiles,
+        Small::THREADS, Small::SHARED_BYTES, stream, p, split_of(p, tiles, wanted));
+  }
+  if constexpr (sizeof(T) == 2) {
+    if (p.M <= TensorFew::BM)
+      return run_tiles<TensorFew, T, activation, residual>(stream, p, 2 * wanted, along_b);
+  }
+  const long large = p.batch * ceil_div(p.M, Large::BM) * ceil_div(p.N, Large::BN);
+  if (large >= multiprocessors)
+    return run_tiles<Large, T, activation, residual>(stream, p, multiprocessors, along_b);
+  return run_tiles<Small, T, activation, residual>(stream, p, wanted, along_b);
+}
+
+}  // namespace dfc::cuda

@@ -1,0 +1,144 @@
+// What happens to sums: scale, bias, activation, residual, rounding; or a place among partial sums.
+//
+//   k split among blocks:   block 0 ─▶ partial[0] ┐
+//                           block 1 ─▶ partial[1] ┼─▶ finish_partial: added in this order ─▶ c
+//                           block s ─▶ partial[s] ┘
+//
+// The sums of a split are added in a fixed order, so that a result is the same in every run.
+#pragma once
+
+#include "gemm.h"
+#include "storage.h"
+
+namespace dfc::cuda {
+
+// How k is shared among blocks.
+//
+// Attributes:
+//   parts: blocks for one tile of c; part i sums k from i · depth on.
+//   depth: steps of k of a part.
+//   partial: [parts, batch, M, N], or nullptr for one part.
+struct Split {
+  long parts, depth;
+  float* partial;
+};
+
+// Which tile of c and which part of k a block has. Tiles that run at the same time form squares of
+// GROUP rows of tiles, so that they share operands in the L2.
+struct Place {
+  long row, column, batch, part;
+
+  template <int BM, int BN, class T>
+  __device__ static Place of_block(const Gemm<T>& p, long parts) {
+    constexpr long GROUP = 8;
+    const long rows = (p.M + BM - 1) / BM, columns = (p.N + BN - 1) / BN;
+    const long tile = blockIdx.x % (rows * columns), rest = blockIdx.x / (rows * columns);
+    const long group = tile / (GROUP * columns), first = group * GROUP;
+    const long height = rows - first < GROUP ? rows - first : GROUP;
+    const long inside = tile - first * columns;
+    return {(first + inside % height) * BM, inside / height * BN, rest / parts, rest % parts};
+  }
+};
+
+template <Activation activation>
+__device__ inline float activate(float x) {
+  if constexpr (activation == Activation::gelu) return 0.5f * x * erfcf(-0.70710678118654752f * x);
+  if constexpr (activation == Activation::gelu_tanh) {
+    // 1 + tanh(y) = 2 / (1 + e^-2y)
+    const float y = 0.79788456080286536f * (x + 0.044715f * x * x * x);
+    return x / (1.0f + expf(-2.0f * y));
+  }
+  if constexpr (activation == Activation::silu) return x / (1.0f + expf(-x));
+  if constexpr (activation == Activation::relu) return x < 0.0f ? 0.0f : x;
+  if constexpr (activation == Activation::tanh) return tanhf(x);
+  if constexpr (activation == Activation::sigmoid) return 1.0f / (1.0f + expf(-x));
+  return x;
+}
+
+// What element [row, column] of c becomes.
+template <Activation activation, Residual residual, class T>
+__device__ inline T finished(const Gemm<T>& p, long batch, long row, long column, float sum) {
+  float value = sum * p.scale;
+  if (p.bias != nullptr) value += to_float(p.bias[column]);
+  value = activate<activation>(value);
+  if constexpr (residual != Residual::none) {
+    const long at = batch * p.residual_batch + row * p.residual_row + column;
+    const float other = to_float(p.residual[at]);
+    value = residual == Residual::add ? value + other : value * other;
+  }
+  return from_float<T>(value);
+}
+
+template <class T>
+struct Pair;
+template <>
+struct Pair<float> {
+  using type = float2;
+};
+template <>
+struct Pair<__nv_bfloat16> {
+  using type = __nv_bfloat162;
+};
+template <>
+struct Pair<__half> {
+  using type = __half2;
+};
+
+// Puts the sum of [row, column] where it belongs; outside of c, nowhere.
+template <Activation activation, Residual residual, class T>
+__device__ inline void put(const Gemm<T>& p, const Split& split, const Place& at, long row,
+                           long column, float sum) {
+  if (row >= p.M || column >= p.N) return;
+  if (split.partial != nullptr)
+    split.partial[((at.part * p.batch + at.batch) * p.M + row) * p.N + column] = sum;
+  else
+    p.c[at.batch * p.c_batch + row * p.c_row + column] =
+        finished<activation, residual>(p, at.batch, row, column, sum);
+}
+
+// Puts the sums of [row, column] and [row, column + 1].
+template <Activation activation, Residual residual, class T>
+__device__ inline void put_pair(const Gemm<T>& p, const Split& split, const Place& at, long row,
+                                long column, float first, float second) {
+  if (row >= p.M || column >= p.N) return;
+  const bool both = column + 1 < p.N;
+  if (split.partial != nullptr) {
+    float* to = split.partial + ((at.part * p.batch + at.batch) * p.M + row) * p.N + column;
+    to[0] = first;
+    if (both) to[1] = second;
+    return;
+  }
+  T* to = p.c + at.batch * p.c_batch + row * p.c_row + column;
+  const T x = finished<activation, residual>(p, at.batch, row, column, first);
+  if (!both) {
+    to[0] = x;
+    return;
+  }
+  const T y = finished<activation, residual>(p, at.batch, row, column + 1, second);
+  using P = typename Pair<T>::type;
+  if (reinterpret_cast<unsigned long long>(to) % sizeof(P) == 0) {
+    P pair;
+    pair.x = x;
+    pair.y = y;
+    *reinterpret_cast<P*>(to) = pair;
+  } else {
+    to[0] = x;
+    to[1] = y;
+  }
+}
+
+inline constexpr int FINISH_THREADS = 256;
+
+template <class T, Activation activation, Residual residual>
+__global__ void __launch_bounds__(FINISH_THREADS) finish_partial(Gemm<T> p, Split split) {
+  const long elements = p.batch * p.M * p.N;
+  const long at = static_cast<long>(blockIdx.x) * FINISH_THREADS + threadIdx.x;
+  if (at >= elements) return;
+  float sum = 0.0f;
+  for (long part = 0; part < split.parts; ++part) sum += split.partial[part * elements + at];
+  const long column = at % p.N, row = at / p.N % p.M, batch = at / p.N / p.M;
+  p.c[batch * p.c_batch + row * p.c_row + column] =
+      finished<activation, residual>(p, batch, row, column, sum);
+}
+
+}  // namespace dfc::cuda
