@@ -1,0 +1,319 @@
+"""Matrix products on a GPU, alone and with what is fused behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dfcompiler.errors import UnsupportedError
+from dfcompiler.ir.program import Op
+from dfcompiler.ir.types import DType, TensorType
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.maps import add_launch
+from dfcompiler.lowering.lowered import KernelRecord
+from dfcompiler.lowering.maps import MapBody, add_map
+from dfcompiler.lowering.maps import whole as whole_array
+from dfcompiler.lowering.matmul import ACTIVATIONS, stage_of
+from dfcompiler.lowering.nodes.expansion import broadcast_strides, offset
+from dfcompiler.lowering.nodes.matmul import Problem
+from dfcompiler.lowering.symbolic import (
+    contraction_work,
+    expression,
+    is_static,
+    product,
+    text,
+)
+from dfcompiler.lowering.views import from_first_element
+
+STORAGE: Mapping[DType, str] = {
+    DType.F32: "float",
+    DType.BF16: "__nv_bfloat16",
+    DType.F16: "__half",
+}
+"""Element types of products, as the kernels call them."""
+IMPLEMENTATIONS = ("cublaslt", "native", "pure")
+_BYTES = {DType.F32: 4, DType.BF16: 2, DType.F16: 2}
+_SPACE = "dfc::cuda::"
+# Rows up to which `kernels/cuda/gemm.cuh` takes a matrix-vector kernel, and a tile for few rows.
+_VECTOR_ROWS, _FEW_ROWS = 8, 32
+
+
+@dataclass(frozen=True)
+class Product:
+    """C = residual(activation(A·B + bias)) and the values that it reads.
+
+    Attributes:
+        a: left operand.
+        b: right operand.
+        bias: vector along the columns; empty for none.
+        activation: ``none`` or what `kernels/cuda/gemm.h` calls it.
+        residual: ``none``, ``add`` or ``mul``.
+        other: what the residual reads.
+    """
+
+    a: str
+    b: str
+    bias: str = ""
+    activation: str = "none"
+    residual: str = "none"
+    other: str = ""
+
+    @property
+    def reads(self) -> dict[str, str]:
+        """The value behind each connector."""
+        named = {"_a": self.a, "_b": self.b, "_bias": self.bias, "_residual": self.other}
+        return {connector: name for connector, name in named.items() if name}
+
+    @property
+    def epilogue(self) -> str:
+        """What is fused, for the record."""
+        stages = ("bias" if self.bias else "", self.activation, self.residual)
+        fused = [stage for stage in stages if stage not in ("", "none")]
+        return f"; epilogue {' + '.join(fused)}" if fused else ""
+
+
+def lower_product(context: Context, op: Op) -> None:
+    """A matrix product, or the region matmul; bias; activation; residual; rounding, as one launch.
+
+    Raises:
+        UnsupportedError: if the region holds anything else, or there is no kernel for its types.
+    """
+    found = product_of(context, op)
+    _check_types(context, op, found)
+    implementation = context.expansions.get("matmul", "native")
+    if implementation not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise UnsupportedError(f"matmul has no expansion {implementation!r}; there are {known}")
+    problem = problem_of(context, op, found)
+    if implementation == "pure":
+        _add_pure(context, op, found, problem)
+        return
+    _add_launch(context, op, found, problem, implementation)
+
+
+def product_of(context: Context, op: Op) -> Product:
+    """The product that an operator, or its region, is.
+
+    Raises:
+        UnsupportedError: if its stages are not bias, activation and residual in this order.
+    """
+    first, *rest = op.region or (op,)
+    if first.kind != "matmul":
+        what = "int8-coded weights have no kernel on GPUs" if first.kind == "dequantize" else ""
+        raise _unsupported(op, what or "it does not start with a matrix product")
+    types = {name: context.type(name) for name in op.inputs}
+    types |= {inner.result: inner.type for inner in op.region}
+    found, value = Product(*first.inputs), first.result
+    for inner in rest:
+        if inner is not rest[-1] or inner.kind != "cast":
+            found = _with_stage(op, found, inner, value, types)
+        value = inner.result
+    return found
+
+
+def _with_stage(
+    op: Op, found: Product, inner: Op, value: str, types: Mapping[str, TensorType]
+) -> Product:
+    stage = stage_of(op, inner, value, types)
+    done = found.residual != "none"
+    if stage.kind == "bias" and not done and found.activation == "none" and not found.bias:
+        return replace(found, bias=stage.operand)
+    if stage.kind in (*ACTIVATIONS, "gelu_tanh") and not done and found.activation == "none":
+        return replace(found, activation=stage.kind)
+    if stage.kind in ("add", "mul") and not done:
+        return replace(found, residual=stage.kind, other=stage.operand)
+    raise _unsupported(
+        op,
+        f"{stage.kind} comes after {found.epilogue[2:] or 'nothing'}; the kernel's order is "
+        "bias, activation, residual",
+    )
+
+
+def _check_types(context: Context, op: Op, found: Product) -> None:
+    for name in found.reads.values():
+        if context.type(name).layout.is_tiled:
+            layout = context.type(name).layout
+            raise _unsupported(op, f"the kernel does not read the layout {layout} of {name}")
+    dtypes = [context.type(name).dtype for name in found.reads.values()]
+    kind = op.type.dtype
+    if kind not in STORAGE or any(dtype is not kind for dtype in dtypes):
+        names = ", ".join(dict.fromkeys(dtype.value for dtype in dtypes))
+        raise _unsupported(op, f"there is no kernel for operands of {names} into {kind.value}")
+
+
+def problem_of(context: Context, op: Op, found: Product) -> Problem:
+    """Extents and strides, with at most the batch axes that no single stride describes."""
+    arrays = {
+        connector: from_first_element(context.sdfg.arrays[context.array(name)])
+        for connector, name in ({"_o": op.result} | found.reads).items()
+    }
+    shape = list(arrays["_o"].shape)
+    wanted = {
+        connector: [*shape[:-2], *array.shape[-2:]] if connector in ("_a", "_b") else shape
+        for connector, array in arrays.items()
+    }
+    strides = {name: broadcast_strides(array, wanted[name]) for name, array in arrays.items()}
+    strides.pop("_bias", None)
+    depth = arrays["_a"].shape[-1]
+    problem = Problem(tuple(shape[:-2]), shape[-2], shape[-1], depth, strides)
+    return _one_batch(problem.merged())
+
+
+def _one_batch(problem: Problem) -> Problem:
+    """Batch axes of one element vanish; neighbours that one stride walks become one axis."""
+    keep = [axis for axis, extent in enumerate(problem.batch) if extent != 1]
+    batch = [problem.batch[axis] for axis in keep]
+    strides = {n: [*(s[axis] for axis in keep), *s[-2:]] for n, s in problem.strides.items()}
+    axis = len(batch) - 1
+    while axis > 0:
+        inner = batch[axis]
+        if all(s[axis - 1] == s[axis] * inner for s in strides.values()):
+            batch[axis - 1 : axis + 1] = [batch[axis - 1] * inner]
+            strides = {n: [*s[: axis - 1], *s[axis:]] for n, s in strides.items()}
+        axis -= 1
+    return replace(problem, batch=tuple(batch), strides=strides)
+
+
+def _add_launch(
+    context: Context, op: Op, found: Product, problem: Problem, implementation: str
+) -> None:
+    family, function = ("gemm", "gemm") if implementation == "native" else ("gemm_lt", "gemm_lt")
+    dtype = STORAGE[op.type.dtype]
+    template = (
+        f"{_SPACE}{function}<{dtype}, {_SPACE}Activation::{found.activation}, "
+        f"{_SPACE}Residual::{found.residual}>"
+    )
+    context.instantiate(
+        family, f"template cudaError_t {template}(cudaStream_t, {_SPACE}Gemm<{dtype}>);"
+    )
+    code = _launch_code(found, problem, template, dtype)
+    add_launch(context, op, found.reads, code, work=_work(context, op, found))
+    context.record(_record(context, op, found, problem, implementation))
+
+
+def _launch_code(found: Product, problem: Problem, template: str, dtype: str) -> str:
+    """The call; batch axes but the last one become loops of the host around it."""
+    outer = len(problem.batch[:-1])
+    parameters = [f"_b{i}" for i in range(outer)]
+
+    def at(connector: str) -> str:
+        return f"{connector}{offset(parameters, problem.strides[connector][:outer])}"
+
+    def stride(connector: str) -> str:
+        inner = problem.strides[connector][:-2][outer:]
+        return text(inner[0]) if inner else "0"
+
+    def rows(connector: str) -> str:
+        if problem.columns != 1 and problem.strides[connector][-1] != 1:
+            raise UnsupportedError(f"operand {connector} of a matrix product has strided columns")
+        return text(problem.strides[connector][-2])
+
+    def matrix(connector: str) -> str:
+        row, column = problem.strides[connector][-2:]
+        return f"{at(connector)}, {text(row)}, {text(column)}, {stride(connector)}"
+
+    extents = (problem.batch[-1] if problem.batch else 1, problem.rows, problem.columns)
+    sizes = ", ".join(map(text, (*extents, problem.depth)))
+    fields = [sizes, matrix("_a"), matrix("_b"), f"{at('_o')}, {rows('_o')}, {stride('_o')}"]
+    if found.bias or found.other:
+        fields.append("_bias" if found.bias else "nullptr")
+    if found.other:
+        fields.append(f"{at('_residual')}, {rows('_residual')}, {stride('_residual')}")
+    gemm = f"{_SPACE}Gemm<{dtype}>{{{', '.join(fields)}}}"
+    call = f"DFC_CUDA(__state, {template}(__dace_current_stream, {gemm}));"
+    for name, extent in reversed(list(zip(parameters, problem.batch[:-1], strict=True))):
+        call = f"for (int64_t {name} = 0; {name} < {text(extent)}; ++{name}) {{\n{call}\n}}"
+    return call
+
+
+def _add_pure(context: Context, op: Op, found: Product, problem: Problem) -> None:
+    """One thread for each element of C, which walks along k: slow, and the oracle of the others."""
+    context.include(context.backend.scalars)
+    context.include("cuda/storage.h")
+    batch = [f"_b{i}" for i in range(len(problem.batch))]
+    axes = [*batch, "_i", "_j"]
+
+    def element(connector: str, indices: Sequence[str]) -> str:
+        strides = offset(indices, problem.strides[connector])
+        return f"dfc::cuda::to_float({connector}[0{strides}])"
+
+    lines = [
+        "float _sum = 0.0f;",
+        f"for (int64_t _k = 0; _k < {text(problem.depth)}; ++_k)",
+        f"  _sum += {element('_a', [*batch, '_i', '_k'])} * {element('_b', [*batch, '_k', '_j'])};",
+    ]
+    if found.bias:
+        lines.append("_sum += dfc::cuda::to_float(_bias[_j]);")
+    if found.activation != "none":
+        lines.append(f"_sum = dfc::{found.activation}(_sum);")
+    if found.other:
+        sign = "+" if found.residual == "add" else "*"
+        lines.append(f"_sum = _sum {sign} {element('_residual', axes)};")
+    place = offset(axes, problem.strides["_o"])
+    lines.append(f"_o[0{place}] = dfc::cuda::from_float<{STORAGE[op.type.dtype]}>(_sum);")
+    extents = (*problem.batch, problem.rows, problem.columns)
+    body = MapBody(
+        label="product",
+        ranges=list(zip(axes, extents, strict=True)),
+        reads=[whole_array(context, c, context.array(n)) for c, n in found.reads.items()],
+        writes=[whole_array(context, "_o", context.array(op.result))],
+        code="\n".join(lines),
+        work=_work(context, op, found),
+    )
+    add_map(context, context.new_state(op), body)
+    context.record(KernelRecord(op, "pure gemm", f"asked for{found.epilogue}"))
+
+
+def _work(context: Context, op: Op, found: Product) -> Any:
+    *batch, rows, columns = (expression(dim) for dim in op.type.shape)
+    depth = expression(context.type(found.a).shape[-1])
+    return contraction_work(columns * depth, product((*batch, rows)))
+
+
+def _record(
+    context: Context, op: Op, found: Product, problem: Problem, implementation: str
+) -> KernelRecord:
+    dtype = op.type.dtype.value
+    if implementation != "native":
+        return KernelRecord(op, f"{implementation} gemm {dtype}", f"asked for{found.epilogue}")
+    tile = "128x128x16 or 64x64x16 floats" if dtype == "f32" else "128x128x32 or 64x64x32 mma.sync"
+    why = _why_elements(op, problem)
+    if why:
+        shape = tile.split(" or ")[1]
+        reason = f"{why}: tiles are filled element by element{found.epilogue}"
+        return KernelRecord(op, f"native gemm {dtype} {shape}, unaligned", reason)
+    rows = problem.rows
+    if not is_static(rows):
+        few = "" if dtype == "f32" else f", 32x128 up to {_FEW_ROWS}"
+        reason = f"matrix-vector up to {_VECTOR_ROWS} rows{few}{found.epilogue}"
+        return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
+    if int(rows) <= _VECTOR_ROWS:
+        reason = f"{rows} rows: bound by reading B once{found.epilogue}"
+        return KernelRecord(op, f"native gemm {dtype} matrix-vector", reason)
+    if int(rows) <= _FEW_ROWS and dtype != "f32":
+        reason = f"{rows} rows: B is read once, k split among blocks{found.epilogue}"
+        return KernelRecord(op, f"native gemm {dtype} 32x128x32 mma.sync", reason)
+    reason = f"the larger one where it fills the multiprocessors, else k split{found.epilogue}"
+    return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
+
+
+def _why_elements(op: Op, problem: Problem) -> str:
+    """Why 16 bytes of an operand cannot be copied at once, as far as strides tell; else empty."""
+    chunk = 16 // _BYTES[op.type.dtype]
+    a, b = problem.strides["_a"], problem.strides["_b"]
+    if a[-1] != 1 and problem.depth != 1:
+        return "k of A is not contiguous"
+    if 1 not in (b[-1], b[-2]):
+        return "neither axis of B is contiguous"
+    others = {"A": [*a[:-2], a[-2]], "B": [*b[:-2], b[-2] if b[-1] == 1 else b[-1]]}
+    for name, strides in others.items():
+        for stride in strides:
+            if is_static(stride) and int(stride) % chunk:
+                return f"a stride of {name}, {stride}, is no multiple of {chunk}"
+    return ""
+
+
+def _unsupported(op: Op, reason: str) -> UnsupportedError:
+    origin = f"{op.result}: {op.type} = {op.kind} {', '.join(op.inputs)}"
+    return UnsupportedError(f"this matrix product cannot be lowered: {reason}", (origin, op.source))
