@@ -1,0 +1,57 @@
+// Threads of emulated kernels: what device code calls that concerns more than its own thread.
+//
+//   launch ── block after block ── one fiber for each thread, resumed warp by warp
+//                                    │ yields at: collective()  until its lanes have arrived
+//                                    │            barrier()     until the block has arrived
+//
+// A fiber runs until it waits or ends, so every order of threads that this engine takes is one that
+// a GPU may take. It takes two, forwards and backwards: where results differ, threads race.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <source_location>
+
+namespace emulation {
+
+using Place = std::source_location;
+
+// Runs once when the lanes of a collective operation have arrived: `lanes` holds what each of them
+// handed in, nullptr for lanes that do not take part.
+using Complete = void (*)(void* const* lanes);
+
+// Waits until every lane of `mask` has arrived at the same operation, which then is completed.
+void collective(const char* operation, Place place, unsigned mask, void* argument, Complete complete);
+
+// Waits until every thread of the block has arrived at this place; how many gave true.
+int barrier(const char* operation, Place place, bool predicate);
+
+// A copy into shared memory that is there only after its group has been waited for.
+void copy_async(void* to, const void* from, int bytes, int room);
+void commit_copies();
+void wait_for_copies(int pending);
+
+// Ends the launch with an error that names the kernel and the thread.
+[[noreturn]] void fail(const char* sentence, Place place);
+
+// The running block: a number that no other block of this process has, and its dynamic memory.
+extern unsigned long block_number;
+unsigned char* dynamic_shared();
+
+// Bytes where no value has been written: NaN for every floating-point type.
+inline constexpr int POISON = 0xff;
+
+// Runs call(arguments) once for each thread of the grid.
+cudaError_t launch(const void* kernel, void (*call)(void* arguments), void* arguments, dim3 grid,
+                   dim3 block, std::size_t shared_bytes);
+
+// The sentence about the first failure since `clear_message`; empty if there was none.
+const char* message();
+void set_message(const char* sentence);
+void clear_message();
+
+}  // namespace emulation
+
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
