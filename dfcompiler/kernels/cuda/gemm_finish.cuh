@@ -7,6 +7,7 @@
 // The sums of a split are added in a fixed order, so that a result is the same in every run.
 #pragma once
 
+#include "cuda/math.h"
 #include "gemm.h"
 #include "storage.h"
 
@@ -25,11 +26,11 @@ struct Split {
 
 // Which tile of c and which part of k a block has. Tiles that run at the same time form squares of
 // GROUP rows of tiles, so that they share operands in the L2.
-struct Place {
+struct TilePlace {
   long row, column, batch, part;
 
   template <int BM, int BN, class T>
-  __device__ static Place of_block(const Gemm<T>& p, long parts) {
+  __device__ static TilePlace of_block(const Gemm<T>& p, long parts) {
     constexpr long GROUP = 8;
     const long rows = (p.M + BM - 1) / BM, columns = (p.N + BN - 1) / BN;
     const long tile = blockIdx.x % (rows * columns), rest = blockIdx.x / (rows * columns);
@@ -42,16 +43,12 @@ struct Place {
 
 template <Activation activation>
 __device__ inline float activate(float x) {
-  if constexpr (activation == Activation::gelu) return 0.5f * x * erfcf(-0.70710678118654752f * x);
-  if constexpr (activation == Activation::gelu_tanh) {
-    // 1 + tanh(y) = 2 / (1 + e^-2y)
-    const float y = 0.79788456080286536f * (x + 0.044715f * x * x * x);
-    return x / (1.0f + expf(-2.0f * y));
-  }
-  if constexpr (activation == Activation::silu) return x / (1.0f + expf(-x));
-  if constexpr (activation == Activation::relu) return x < 0.0f ? 0.0f : x;
-  if constexpr (activation == Activation::tanh) return tanhf(x);
-  if constexpr (activation == Activation::sigmoid) return 1.0f / (1.0f + expf(-x));
+  if constexpr (activation == Activation::gelu) return dfc::gelu(x);
+  if constexpr (activation == Activation::gelu_tanh) return dfc::gelu_tanh(x);
+  if constexpr (activation == Activation::silu) return dfc::silu(x);
+  if constexpr (activation == Activation::relu) return dfc::relu(x);
+  if constexpr (activation == Activation::tanh) return dfc::tanh(x);
+  if constexpr (activation == Activation::sigmoid) return dfc::sigmoid(x);
   return x;
 }
 
@@ -86,7 +83,7 @@ struct Pair<__half> {
 
 // Puts the sum of [row, column] where it belongs; outside of c, nowhere.
 template <Activation activation, Residual residual, class T>
-__device__ inline void put(const Gemm<T>& p, const Split& split, const Place& at, long row,
+__device__ inline void put(const Gemm<T>& p, const Split& split, const TilePlace& at, long row,
                            long column, float sum) {
   if (row >= p.M || column >= p.N) return;
   if (split.partial != nullptr)
@@ -98,7 +95,7 @@ __device__ inline void put(const Gemm<T>& p, const Split& split, const Place& at
 
 // Puts the sums of [row, column] and [row, column + 1].
 template <Activation activation, Residual residual, class T>
-__device__ inline void put_pair(const Gemm<T>& p, const Split& split, const Place& at, long row,
+__device__ inline void put_pair(const Gemm<T>& p, const Split& split, const TilePlace& at, long row,
                                 long column, float first, float second) {
   if (row >= p.M || column >= p.N) return;
   const bool both = column + 1 < p.N;

@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(S::THREADS) gemm_float(Gemm<float> p, Split sp
   using TileB = OperandTile<float, along_b, S::BN, S::BK, S::THREADS>;
   static_assert(TileA::depth_first);
   float* shared = reinterpret_cast<float*>(dynamic_shared());
-  const Place at = Place::of_block<S::BM, S::BN>(p, split.parts);
+  const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
   const long k0 = at.part * split.depth;
   const long depth = k0 + split.depth < p.K ? split.depth : p.K - k0;
   const long steps = (depth + S::BK - 1) / S::BK;

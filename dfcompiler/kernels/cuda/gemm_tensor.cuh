@@ -16,7 +16,7 @@
 // Large: 64 sums and 24 operand registers a thread, so that two blocks of 256 fit the 65,536
 // registers of a multiprocessor; their shared memory, 128 KB, fits an A100's 163 KB too. At 64 flops
 // a byte an L2 of 5 TB/s would feed 320 TFLOP/s, an A100's rate; for an H200's it needs the reuse
-// between neighbouring tiles in the order of `Place::of_block` and wgmma.
+// between neighbouring tiles in the order of `TilePlace::of_block` and wgmma.
 #pragma once
 
 #include "gemm_finish.cuh"
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(S::THREADS, S::RESIDENT) gemm_tensor(Gemm<T> p
   using TileB = OperandTile<T, along_b, S::BN, S::BK, S::THREADS>;
   static_assert(TileA::depth_first);
   T* shared = reinterpret_cast<T*>(dynamic_shared());
-  const Place at = Place::of_block<S::BM, S::BN>(p, split.parts);
+  const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
   const long k0 = at.part * split.depth;
   const long depth = k0 + split.depth < p.K ? split.depth : p.K - k0;
   const int steps = static_cast<int>((depth + S::BK - 1) / S::BK);

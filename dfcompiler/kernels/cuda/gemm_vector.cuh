@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(VECTOR_THREADS) gemm_vector_depth(Gemm<T> p, S
   constexpr int PER_CHUNK = 16 / sizeof(T), WARPS = VECTOR_THREADS / 32;
   const long groups = (p.N + VECTOR_COLUMNS * WARPS - 1) / (VECTOR_COLUMNS * WARPS);
   const int lane = threadIdx.x % 32;
-  const Place at{0, (blockIdx.x % groups * WARPS + threadIdx.x / 32) * VECTOR_COLUMNS,
+  const TilePlace at{0, (blockIdx.x % groups * WARPS + threadIdx.x / 32) * VECTOR_COLUMNS,
                  static_cast<long>(blockIdx.x / groups), 0};
   const T* a = p.a + at.batch * p.a_batch;
   const T* b = p.b + at.batch * p.b_batch + at.column * p.b_col;
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(VECTOR_THREADS) gemm_vector_width(Gemm<T> p, S
   __shared__ float shared[WARPS][ROWS][COLUMNS];
   const long groups = (p.N + COLUMNS - 1) / COLUMNS;
   const long rest = blockIdx.x / groups;
-  const Place at{0, static_cast<long>(blockIdx.x % groups) * COLUMNS, rest / split.parts,
+  const TilePlace at{0, static_cast<long>(blockIdx.x % groups) * COLUMNS, rest / split.parts,
                  rest % split.parts};
   const int chunk = threadIdx.x % VECTOR_CHUNKS, slice = threadIdx.x / VECTOR_CHUNKS;
   const long column = at.column + chunk * PER_CHUNK, k0 = at.part * split.depth;
