@@ -6,9 +6,17 @@ memory that a copy has not reached yet, and results that depend on the order of 
 """
 
 from tests.cuda_emulation.library import EmulationError, Library
+from tests.cuda_emulation.model import EmulatedModel, emulated_model
 from tests.cuda_emulation.sources import compile_emulated, toolkit
 
-__all__ = ["EmulationError", "Library", "build", "toolkit"]
+__all__ = [
+    "EmulatedModel",
+    "EmulationError",
+    "Library",
+    "build",
+    "emulated_model",
+    "toolkit",
+]
 
 
 def build(*sources: str) -> Library:
