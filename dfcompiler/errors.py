@@ -92,3 +92,10 @@ class SlowerError(DfcError):
 
     kind = "slower"
     exit_code = 7
+
+
+class DeviceError(DfcError):
+    """The GPU or the driver that an artifact needs is missing, is another one, or failed."""
+
+    kind = "device"
+    exit_code = 8

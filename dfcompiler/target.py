@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import ClassVar, Literal, TypeAlias, overload
 
 from dfcompiler.errors import UnsupportedError, UsageError
 
@@ -50,6 +51,8 @@ class CpuTarget:
     gemm_mr: int
     extension: str = ""
 
+    kind: ClassVar[str] = "cpu"
+
     @property
     def vector_floats(self) -> int:
         """fp32 values in one vector register."""
@@ -71,6 +74,36 @@ class CpuTarget:
             flags=(*self.flags, *flags),
             cpu_features=(*self.cpu_features, *features),
         )
+
+
+@dataclass(frozen=True)
+class CudaTarget:
+    """A GPU that code is generated for; the figures are those of the part named in `device`.
+
+    Attributes:
+        name: what `parse_target` takes, such as ``cuda:sm_90``.
+        arch: the architecture that code is generated for, with what only it has: ``90a``.
+        device: the part whose figures these are.
+        multiprocessors: how many blocks can certainly run at the same time.
+        shared_bytes: most shared memory of one block.
+        registers: 32-bit registers of a multiprocessor.
+        l2_bytes: second-level cache of the whole device.
+        memory_rate: bytes a second from device memory.
+    """
+
+    name: str
+    arch: str
+    device: str
+    multiprocessors: int
+    shared_bytes: int
+    registers: int
+    l2_bytes: int
+    memory_rate: float
+
+    kind: ClassVar[str] = "cuda"
+
+
+Target: TypeAlias = CpuTarget | CudaTarget
 
 
 @dataclass(frozen=True)
@@ -97,29 +130,40 @@ _EXTENSIONS = {
     "bf16": (("-mavx512bf16",), ("avx512_bf16",)),
 }
 """Compiler options and CPU features of each extension of x86-64-v4, the best one first."""
-TARGETS = (
+_GPUS = {
+    target.name: target
+    for target in (
+        CudaTarget("cuda:sm_80", "80", "A100", 108, 163 << 10, 65536, 40 << 20, 2.0e12),
+        CudaTarget("cuda:sm_90", "90a", "H200", 132, 227 << 10, 65536, 50 << 20, 4.8e12),
+    )
+}
+CPU_TARGETS = (
     "cpu",
     *(f"cpu:{isa}" for isa in _ISAS),
     *(f"cpu:x86-64-v4+{name}" for name in _EXTENSIONS),
 )
+TARGETS = (*CPU_TARGETS, *_GPUS)
 
 
-def parse_target(text: str) -> CpuTarget:
+@overload
+def parse_target(text: Literal["cpu"]) -> CpuTarget: ...
+
+
+@overload
+def parse_target(text: str) -> Target: ...
+
+
+def parse_target(text: str) -> Target:
     """The target called `text`; ``cpu`` is the best that this machine has.
 
     Raises:
         UsageError: if no target has this name.
-        UnsupportedError: if it is a GPU.
     """
-    kind, _, isa = text.partition(":")
-    if kind == "cuda":
-        raise UnsupportedError(
-            f"target {text} is a GPU; this version compiles for CPUs only",
-            hint="use --target cpu",
-        )
     if text not in TARGETS:
         raise UsageError(f"target {text!r} is not known; expected one of {', '.join(TARGETS)}")
-    isa, _, extension = isa.partition("+")
+    if text in _GPUS:
+        return _GPUS[text]
+    isa, _, extension = text.removeprefix("cpu").removeprefix(":").partition("+")
     if not isa:
         isa, extension = host_isa(), host_extension()
     row = _ISAS[isa]
@@ -137,6 +181,19 @@ def parse_target(text: str) -> CpuTarget:
         gemm_mr=row.gemm_mr,
         extension=extension,
     )
+
+
+def parse_cpu(text: str) -> CpuTarget:
+    """The target called `text`, for what only processors have.
+
+    Raises:
+        UsageError: if no target has this name.
+        UnsupportedError: if it is a GPU.
+    """
+    target = parse_target(text)
+    if not isinstance(target, CpuTarget):
+        raise UnsupportedError(f"{text} is a GPU; this is there for CPUs only", hint="use cpu")
+    return target
 
 
 def host_isa() -> str:

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dfcompiler.codegen import code_digest, find_compiler, keep, recall, sources_digest
+from dfcompiler.codegen import code_digest, find_toolchain, keep, recall, sources_digest
 from dfcompiler.codegen.store import digest, find, sha256_of, stored
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import Target
 
 _TOOLS = ("dace", "numpy", "onnx", "sympy", "ml_dtypes")
 
@@ -29,7 +29,7 @@ def may_be_kept(model: Path) -> bool:
 
 
 def recall_artifact(
-    model: Path, model_hash: str, options: Mapping[str, Any], target: CpuTarget, out: Path
+    model: Path, model_hash: str, options: Mapping[str, Any], target: Target, out: Path
 ) -> dict[str, Any] | None:
     """Writes the artifact that was kept for this file to `out`; its notes, None if there is none.
 
@@ -52,7 +52,7 @@ def keep_artifact(
     model: Path,
     model_hash: str,
     options: Mapping[str, Any],
-    target: CpuTarget,
+    target: Target,
     artifact: Path,
     notes: Mapping[str, Any],
 ) -> None:
@@ -112,13 +112,13 @@ def _key(
     model_hash: str,
     hashes: Iterable[str],
     options: Mapping[str, Any],
-    target: CpuTarget,
+    target: Target,
 ) -> str:
     """A digest of everything that decides the artifact; a file's name becomes the program's."""
     plain = {name: value for name, value in options.items() if name != "force"}
     tools = [f"{name} {_version(name)}" for name in _TOOLS]
     parts = (name, model_hash, *hashes, json.dumps(plain, sort_keys=True), repr(target), *tools)
-    return digest([*parts, str(find_compiler()), code_digest(), _passes_digest()])
+    return digest([*parts, str(find_toolchain(target)), code_digest(), _passes_digest()])
 
 
 def is_cacheable() -> bool:

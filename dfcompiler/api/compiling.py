@@ -27,7 +27,7 @@ from dfcompiler.api.stages import Progress, Stages
 from dfcompiler.codegen import keep_ahead
 from dfcompiler.codegen.process import Background
 from dfcompiler.codegen.store import sha256_of
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import CpuTarget, Target
 
 if TYPE_CHECKING:
     from dfcompiler.runtime import Model
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def compile(  # noqa: A001
     model: Any,
     out: str | PathLike[str] | None = None,
-    target: str | CpuTarget = "cpu",
+    target: str | Target = "cpu",
     shapes: Sizes | None = None,
     pipeline: PipelineLike = None,
     precision: str = "f32",
@@ -51,11 +51,14 @@ def compile(  # noqa: A001
 ) -> Model:
     """Compiles a model and loads the artifact.
 
+    For a GPU that this machine does not have, the artifact is written all the same; its model says
+    so when it is to run.
+
     Args:
         model: path of an ONNX, ``.pt2`` or ``.ir`` file, an ``onnx.ModelProto``, a
             ``torch.nn.Module``, a ``torch.export.ExportedProgram``, or a `Program`.
         out: folder of the artifact; without it the artifact is temporary and goes with the object.
-        target: ``cpu`` for this machine, or ``cpu:x86-64-v3`` and the like.
+        target: ``cpu`` for this machine, ``cpu:x86-64-v3`` and the like, or ``cuda:sm_90``.
         shapes: sizes to fix: by symbol (``{"batch": 1}``) or by input (``{"ids": (1, None)}``).
         pipeline: the name of a pipeline, a TOML file, or passes; the default one if absent.
         precision: ``f32``: every value keeps the element type of the model; ``bf16``: products
@@ -72,7 +75,7 @@ def compile(  # noqa: A001
     Raises:
         DfcError: with one sentence; nothing is written then.
     """
-    from dfcompiler.runtime import load
+    from dfcompiler.runtime import load, load_later
 
     options = Options(
         target,
@@ -88,7 +91,7 @@ def compile(  # noqa: A001
         tune,
     )
     if out is not None:
-        return load(compile_artifact(model, out, options, progress).path)
+        return load_later(compile_artifact(model, out, options, progress).path)
     parent = Path(tempfile.mkdtemp(prefix="dfcompiler-"))
     try:
         loaded = load(compile_artifact(model, parent / "model.dfc", options, progress).path)
@@ -125,14 +128,14 @@ def compile_artifact(
     Raises:
         DfcError: with one sentence; nothing is written then.
     """
-    from dfcompiler.codegen import check_replaceable, find_compiler
+    from dfcompiler.codegen import check_replaceable, find_toolchain
 
     given = options or Options()
     machine = given.machine()
     given.check()
     folder = artifact_folder(out)
     check_replaceable(folder, given.force)
-    find_compiler()
+    find_toolchain(machine)
     stages = Stages(progress)
     build = partial(_build, model, folder, given, machine, stages)
     file, plain = model_file(model), given.plain()
@@ -146,7 +149,7 @@ def compile_artifact(
 def _recalled_or_built(
     file: Path,
     plain: Mapping[str, Any] | None,
-    machine: CpuTarget,
+    machine: Target,
     folder: Path,
     stages: Stages,
     build: Callable[..., Mapping[str, Any]],
@@ -173,7 +176,7 @@ def _build(
     model: Any,
     folder: Path,
     given: Options,
-    machine: CpuTarget,
+    machine: Target,
     stages: Stages,
     model_hash: Callable[[], str],
     written: Callable[[Path, str], None] | None = None,
@@ -193,7 +196,7 @@ def _build(
     program = specialize(program, given.shapes, given.limits)
     stages("optimize", program)
     result = rewritten(program, machine, given.pipeline, given.precision)
-    if given.tune:
+    if given.tune and isinstance(machine, CpuTarget):
         stages("tune", result.program)
         result = tuned(result, machine)
     stages("lower", result.program)

@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dfcompiler.cli.gpus import find_driver
 from dfcompiler.cli.options import FormatOption
 from dfcompiler.cli.session import Format, Session
+from dfcompiler.codegen import find_nvcc
 from dfcompiler.errors import DfcError, ToolchainError
 from dfcompiler.target import TARGETS, host_cores, parse_target
 
@@ -57,7 +59,8 @@ def doctor_command(
     """Show toolchain, instruction set and measured ceilings; exit code 5 if one is missing."""
     session: Session = context.obj
     target = parse_target("cpu")
-    findings = (_compiler(), _openmp(), *(_package(*row) for row in _PACKAGES))
+    packages = (_package(*row) for row in _PACKAGES)
+    findings = (_compiler(), _openmp(), *packages, _nvcc(), *_gpus())
     missing = [one for one in findings if one.required and not one.found]
     threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or host_cores()
     with session.working("measuring the machine"):
@@ -122,6 +125,25 @@ def _openmp() -> Finding:
     text = "#include <omp.h>\n"
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     return Finding("OpenMP", "" if done.returncode else "omp.h", True, hint)
+
+
+def _nvcc() -> Finding:
+    """What compiles for GPUs; a GPU is not needed for that."""
+    try:
+        found = find_nvcc()
+    except ToolchainError as error:
+        return Finding("nvcc", "", False, error.hint)
+    return Finding("nvcc", f"{found} ({found.command[0]})", False, "")
+
+
+def _gpus() -> tuple[Finding, Finding]:
+    """What artifacts for GPUs are run with."""
+    driver = find_driver()
+    drivers = "the NVIDIA driver, for artifacts that run on a GPU"
+    gpus = "a GPU of NVIDIA, visible to this process (CUDA_VISIBLE_DEVICES)"
+    shown = "; ".join(map(str, driver.gpus)) if driver else ""
+    version = f"for CUDA {driver.version}" if driver else ""
+    return Finding("CUDA driver", version, False, drivers), Finding("GPU", shown, False, gpus)
 
 
 def _package(name: str, hint: str, required: bool) -> Finding:

@@ -17,7 +17,7 @@ from dfcompiler.codegen.recall import (
     recall,
     sources_digest,
 )
-from dfcompiler.codegen.toolchain import find_compiler
+from dfcompiler.codegen.toolchain import find_compiler, find_nvcc, find_toolchain
 
 if TYPE_CHECKING:
     from dfcompiler.codegen.artifact import build
@@ -29,6 +29,8 @@ __all__ = [
     "check_replaceable",
     "code_digest",
     "find_compiler",
+    "find_nvcc",
+    "find_toolchain",
     "is_artifact",
     "keep",
     "keep_ahead",

@@ -10,28 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from dfcompiler.codegen import c_api
-from dfcompiler.codegen.dace_sources import ProgramSource, generate_program, saved_graph
-from dfcompiler.codegen.interface import Interface, interface_of
-from dfcompiler.codegen.library import (
-    LIBRARY,
-    PRELUDE,
-    Unit,
-    compile_unit,
-    link_library,
-    prelude_text,
-)
+from dfcompiler.codegen.dace_sources import generate_program, saved_graph
+from dfcompiler.codegen.interface import interface_of
+from dfcompiler.codegen.library import LIBRARY, PRELUDE, compile_unit, link_library
 from dfcompiler.codegen.manifest import file_table, manifest, measured_rows, to_json
 from dfcompiler.codegen.place import MANIFEST, check_replaceable, written_beside
 from dfcompiler.codegen.process import Background, quick_turns
-from dfcompiler.codegen.templates import template
-from dfcompiler.codegen.toolchain import find_compiler
-from dfcompiler.codegen.weights import WeightsFile, WeightsTable, weights_table, write_weights
+from dfcompiler.codegen.toolchain import find_toolchain
+from dfcompiler.codegen.units import family_units, interface_unit, program_units
+from dfcompiler.codegen.weights import WeightsFile, weights_table, write_weights
 from dfcompiler.ir import Program, show
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.symbolic import program_name
 from dfcompiler.pipeline import Snapshot
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import CpuTarget, Target
 
 WEIGHTS = "weights.bin"
 
@@ -46,7 +38,7 @@ class Transformed(Protocol):
 def build(
     result: Transformed | None,
     lowered: Lowered,
-    target: CpuTarget,
+    target: Target,
     out: str | Path,
     *,
     report: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
@@ -78,9 +70,9 @@ def build(
     """
     out = Path(os.path.abspath(out))
     check_replaceable(out, force)
-    if any(record.extension for record in lowered.kernels):
+    if isinstance(target, CpuTarget) and any(record.extension for record in lowered.kernels):
         target = target.extended()
-    compiler = find_compiler()
+    tools = find_toolchain(target)
     interface = interface_of(lowered)
     with written_beside(out, force) as folder, quick_turns():
         table = weights_table(lowered.program)
@@ -90,8 +82,8 @@ def build(
             generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
             symbols = tuple(map(program_name, generated.symbols))
             interface = replace(interface, call_symbols=symbols)
-            calls = _interface_unit(interface, table)
-            units = [*_program_units(generated), calls]
+            calls = interface_unit(interface, table, target)
+            units = [*program_units(generated, target), *family_units(lowered.instances), calls]
             for unit in units:
                 compiling.append(Background(partial(compile_unit, unit, target)))
             (folder / "model.h").write_text(calls.files["model.h"], encoding="utf-8")
@@ -104,7 +96,7 @@ def build(
             writing.stop()
         link_library(units, objects, target, folder / "src", folder / LIBRARY)
         origin = source_hash if isinstance(source_hash, str) else source_hash()
-        facts = manifest(interface, target, compiler, weights.tensors, lowered.kernels, origin)
+        facts = manifest(interface, target, tools, weights.tensors, lowered.kernels, origin)
         if lowered.measured:
             facts["measured"] = measured_rows(lowered.measured)
         facts["files"] = file_table(folder, {WEIGHTS: weights.sha256})
@@ -119,23 +111,6 @@ def _weights(
     if written:
         written(path, weights.sha256)
     return weights
-
-
-def _program_units(generated: ProgramSource) -> list[Unit]:
-    prelude = prelude_text(generated.includes)
-    codes = {"program": generated.code, **generated.parts}
-    return [Unit(name, {f"{name}.cpp": code, PRELUDE: prelude}) for name, code in codes.items()]
-
-
-def _interface_unit(interface: Interface, weights: WeightsTable) -> Unit:
-    return Unit(
-        "interface",
-        {
-            **{name: template(name, {}) for name in ("interface.cpp", "sizes.h", "instance.h")},
-            "tables.h": c_api.tables(interface, weights.tensors, weights.bytes),
-            "model.h": c_api.header(interface),
-        },
-    )
 
 
 def _write_documents(

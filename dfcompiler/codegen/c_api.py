@@ -12,15 +12,19 @@ from dfcompiler.codegen.weights import MAGIC, StoredTensor, table_digest
 from dfcompiler.ir import Container, DType
 from dfcompiler.ir.dims import Dim, show_dim
 from dfcompiler.lowering.lowered import Argument
+from dfcompiler.target import CudaTarget, Target
 
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DType)}
 
 
-def header(interface: Interface) -> str:
+def header(interface: Interface, target: Target) -> str:
     """``model.h``."""
+    on_gpu = isinstance(target, CudaTarget)
     return template(
         "model.h",
         {
+            "WEIGHTS": "Uploads the weights to the GPU" if on_gpu else "Maps the weights",
+            "DEVICE_FUNCTIONS": template("gpu_functions_declared.h", {}) if on_gpu else "",
             "SIGNATURE": _signature(interface),
             "INDEX_ENUMS": _index_enums(interface),
             "MAX_RANK": str(interface.max_rank),
@@ -32,7 +36,9 @@ def header(interface: Interface) -> str:
     )
 
 
-def tables(interface: Interface, stored: Sequence[StoredTensor], weight_bytes: int) -> str:
+def tables(
+    interface: Interface, stored: Sequence[StoredTensor], weight_bytes: int, target: Target
+) -> str:
     """``tables.h``: everything of the interface that depends on the model."""
     values = _Values(interface)
     dims: list[str] = []
@@ -50,6 +56,7 @@ def tables(interface: Interface, stored: Sequence[StoredTensor], weight_bytes: i
         "// What the compiled program takes and keeps; generated.",
         "#pragma once",
         f"#define MODEL(name) {interface.prefix}_##name",
+        *_device_facts(target),
         "",
         f"static const int kSymbols = {len(interface.symbols)}, kInputs = {len(inputs)}, "
         f"kOutputs = {len(outputs)};",
@@ -68,8 +75,35 @@ def tables(interface: Interface, stored: Sequence[StoredTensor], weight_bytes: i
         _table("char *const site_table", [_text(s) for s in interface.sites], '""'),
         _evaluate(interface, values),
         _calls(interface, offsets),
+        *_device_calls(target),
     ]
     return "\n".join(lines)
+
+
+def _device_facts(target: Target) -> list[str]:
+    """What the generated code runs on."""
+    if not isinstance(target, CudaTarget):
+        return ["#define RUNS_ON_GPU 0"]
+    number = target.arch.rstrip("af")
+    exact = "false" if number == target.arch else "true"
+    return [
+        "#define RUNS_ON_GPU 1",
+        f"#define TARGET_NAME {_text(target.name)}",
+        f"static const int kMajor = {number[:-1]}, kMinor = {number[-1]};",
+        f"static const bool kExactArchitecture = {exact};  // or newer ones of the same kind",
+    ]
+
+
+def _device_calls(target: Target) -> list[str]:
+    if not isinstance(target, CudaTarget):
+        return []
+    return [
+        'extern "C" void __dace_gpu_set_all_streams(void *, void *);',
+        "static void use_stream(void *program, void *stream) {",
+        "  __dace_gpu_set_all_streams(program, stream);",
+        "}",
+        "",
+    ]
 
 
 class _Values:

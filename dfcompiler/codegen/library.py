@@ -15,8 +15,8 @@ from dfcompiler.codegen.process import run_all
 from dfcompiler.codegen.runtime_headers import RUNTIME
 from dfcompiler.codegen.store import digest, stored
 from dfcompiler.codegen.templates import template
-from dfcompiler.codegen.toolchain import Compiler, compile_flags, find_compiler, link_flags
-from dfcompiler.target import CpuTarget
+from dfcompiler.codegen.toolchain import Toolchain, find_toolchain
+from dfcompiler.target import CpuTarget, Target
 
 PRELUDE = "prelude.h"
 LIBRARY = "model.so"
@@ -33,50 +33,61 @@ _GUARD = ("#ifndef DFC_PRELUDE_H", "#define DFC_PRELUDE_H")
 
 @dataclass(frozen=True)
 class Unit:
-    """What is compiled on its own: ``name.cpp`` and the headers that it includes from beside it."""
+    """What is compiled on its own: ``name.cpp`` and the headers that it includes from beside it.
+
+    Attributes:
+        suffix: ``.cu`` for one with code for a GPU.
+    """
 
     name: str
     files: Mapping[str, str]
+    suffix: str = ".cpp"
+
+    @property
+    def source(self) -> str:
+        """The file that is compiled."""
+        return self.name + self.suffix
 
 
-def prelude_text(includes: Sequence[str]) -> str:
-    """The one header of the program: `includes`, and all kernels."""
-    kernels = [f'"{path.relative_to(KERNELS).as_posix()}"' for path in _kernel_headers()]
+def prelude_text(includes: Sequence[str], target: Target) -> str:
+    """The one header of the program: `includes`, and all kernels of a processor."""
+    headers = _kernel_headers() if isinstance(target, CpuTarget) else ()
+    kernels = [f'"{path.relative_to(KERNELS).as_posix()}"' for path in headers]
     others = (name for name in includes if name not in kernels)
     lines = [f"#include {name}" for name in (*others, *kernels)]
     head = ["// Everything that the program includes.", *_GUARD]
     return "\n".join([*head, *lines, "#endif", ""])
 
 
-def compile_unit(unit: Unit, target: CpuTarget) -> Path:
+def compile_unit(unit: Unit, target: Target) -> Path:
     """The folder in the store with the object of a unit and the names of its headers.
 
     Raises:
         ToolchainError: if the compiler is missing or fails.
     """
-    compiler = find_compiler()
+    tools = find_toolchain(target)
     key = digest(
         [
-            *("unit", unit.name, str(compiler), _headers_digest()),
-            *compile_flags(target),
+            *("unit", unit.source, str(tools), _headers_digest()),
+            *tools.compile_flags,
             *(part for item in sorted(unit.files.items()) for part in item),
         ]
     )
-    return stored(key, lambda work: _compile(unit, target, compiler, work))
+    return stored(key, lambda work: _compile(unit, tools, work))
 
 
 def link_library(
-    units: Sequence[Unit], objects: Sequence[Path], target: CpuTarget, folder: Path, out: Path
+    units: Sequence[Unit], objects: Sequence[Path], target: Target, folder: Path, out: Path
 ) -> None:
     """Links what `compile_unit` made to `out`; writes the sources and their script to `folder`.
 
     Raises:
         ToolchainError: if the linker fails.
     """
-    compiler = find_compiler()
+    tools = find_toolchain(target)
     order = sorted(range(len(units)), key=lambda i: units[i].name)
     paths = [str(objects[i] / _OBJECT) for i in order]
-    command = (*compiler.command, *link_flags(), *paths, "-o", str(out))
+    command = (*tools.command, *tools.link_flags, *paths, "-o", str(out))
     run_all([command], out.parent)
     out.chmod(0o755)
     folder.mkdir(parents=True)
@@ -85,9 +96,9 @@ def link_library(
             (folder / name).write_text(text, encoding="utf-8")
     _copy_headers(objects, folder)
     script = folder / "build.sh"
-    names = [units[i].name for i in order]
+    names = [units[i].source for i in order]
     roots = [name for name in _INCLUDES if (folder / name).is_dir()]
-    script.write_text(_script(names, roots, target, compiler), encoding="utf-8")
+    script.write_text(_script(names, roots, tools), encoding="utf-8")
     script.chmod(0o755)
 
 
@@ -99,13 +110,13 @@ def _copy_headers(objects: Sequence[Path], folder: Path) -> None:
         shutil.copyfile(_ROOTS[root] / rest, folder / name)
 
 
-def _compile(unit: Unit, target: CpuTarget, compiler: Compiler, work: Path) -> None:
+def _compile(unit: Unit, tools: Toolchain, work: Path) -> None:
     """Compiles in `work`; the command differs from that of the script by paths alone."""
     for name, text in unit.files.items():
         (work / name).write_text(text, encoding="utf-8")
     command = (
-        *(*compiler.command, *_flags(target), f"-frandom-seed={unit.name}"),
-        *("-c", f"{unit.name}.cpp", "-o", _OBJECT),
+        *(*tools.command, *_flags(tools), tools.host(f"-frandom-seed={unit.source}")),
+        *("-c", unit.source, "-o", _OBJECT),
     )
     names = _with_headers(command, work)
     (work / _HEADERS).write_text("".join(f"{n}\n" for n in sorted(names)), encoding="utf-8")
@@ -113,24 +124,24 @@ def _compile(unit: Unit, target: CpuTarget, compiler: Compiler, work: Path) -> N
         (work / name).unlink()
 
 
-def _flags(target: CpuTarget) -> tuple[str, ...]:
+def _flags(tools: Toolchain) -> tuple[str, ...]:
     """Options of a unit: headers where they are installed, called what the artifact calls them."""
-    maps = (f"-ffile-prefix-map={path}={name}" for name, path in _ROOTS.items())
+    maps = (tools.host(f"-ffile-prefix-map={path}={name}") for name, path in _ROOTS.items())
     places = (f"-I{_ROOTS[name] / rest}" for name, _, rest in (i.partition("/") for i in _INCLUDES))
-    return (*compile_flags(target), *maps, *places)
+    return (*tools.compile_flags, *maps, *places)
 
 
-def _script(
-    units: Sequence[str], roots: Sequence[str], target: CpuTarget, compiler: Compiler
-) -> str:
+def _script(units: Sequence[str], roots: Sequence[str], tools: Toolchain) -> str:
     return template(
         "build.sh",
         {
-            "COMPILER": str(compiler),
+            "COMPILER": str(tools),
+            "COMMAND": tools.script,
             "UNITS": " ".join(units),
-            "COMPILE_FLAGS": " ".join(compile_flags(target)),
+            "COMPILE_FLAGS": " ".join(tools.compile_flags),
             "INCLUDES": " ".join(f"-I{name}" for name in roots),
-            "LINK_FLAGS": " ".join(link_flags()),
+            "SEED": tools.host('-frandom-seed="$unit"'),
+            "LINK_FLAGS": " ".join(tools.link_flags),
             "OBJECTS": " ".join(f'"$objects/{unit}.o"' for unit in units),
         },
     )
@@ -165,5 +176,6 @@ def kernels_digest() -> str:
 
 @cache
 def _headers_digest() -> str:
-    files = [*sorted(KERNELS.rglob("*.h")), *sorted(RUNTIME.rglob("*.h"))]
+    kernels = (path for path in KERNELS.rglob("*") if path.suffix in (".h", ".cuh"))
+    files = [*sorted(kernels), *sorted(RUNTIME.rglob("*.h"))]
     return digest([dace.__version__, *(path.read_bytes() for path in files)])

@@ -10,12 +10,12 @@ from typing import Any
 
 from dfcompiler.codegen.interface import Interface
 from dfcompiler.codegen.store import sha256_of
-from dfcompiler.codegen.toolchain import NUMERIC_FLAGS, Compiler, compile_flags, link_flags
+from dfcompiler.codegen.toolchain import Toolchain
 from dfcompiler.codegen.weights import StoredTensor
 from dfcompiler.ir import Container, Op, TensorType
 from dfcompiler.ir.dims import Dim, show_dim
 from dfcompiler.lowering.lowered import KernelRecord
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import CpuTarget, Target
 
 SCHEMA_VERSION = 1
 _TOOLS = ("dfcompiler", "dace", "numpy", "sympy", "ml_dtypes", "onnx")
@@ -23,8 +23,8 @@ _TOOLS = ("dfcompiler", "dace", "numpy", "sympy", "ml_dtypes", "onnx")
 
 def manifest(
     interface: Interface,
-    target: CpuTarget,
-    compiler: Compiler,
+    target: Target,
+    tools: Toolchain,
     stored: Sequence[StoredTensor],
     kernels: Sequence[KernelRecord],
     source_hash: str,
@@ -34,8 +34,8 @@ def manifest(
         "schema_version": SCHEMA_VERSION,
         "name": interface.prefix,
         "source_hash": source_hash,
-        "tools": {**_tool_versions(), "compiler": str(compiler)},
-        "target": {"name": target.name, "cpu_features": list(target.cpu_features)},
+        "tools": {**_tool_versions(), "compiler": str(tools)},
+        "target": _target(target, tools),
         "signature": {
             "inputs": [_tensor(c) for c in interface.inputs],
             "outputs": [_tensor(c) for c in interface.outputs],
@@ -56,13 +56,13 @@ def manifest(
         ],
         "numeric_policy": {
             "precision": _precision(kernels),
-            "flags": list(NUMERIC_FLAGS),
-            "compile_flags": list(compile_flags(target)),
-            "link_flags": list(link_flags()),
+            "flags": list(tools.numeric_flags),
+            "compile_flags": list(tools.compile_flags),
+            "link_flags": list(tools.link_flags),
         },
         "arena": {
             "bytes": show_dim(_arena(interface)),
-            "alignment": 64,
+            "alignment": 64 if isinstance(target, CpuTarget) else 256,
             "slots": [{"name": s.name, "bytes": show_dim(s.bytes)} for s in interface.slots],
         },
         "weights": [_stored(tensor) for tensor in stored],
@@ -77,6 +77,15 @@ def manifest(
             for record in kernels
         ],
     }
+
+
+def _target(target: Target, tools: Toolchain) -> dict[str, Any]:
+    """What the code runs on; a driver runs what was compiled for an older one of its kind."""
+    if isinstance(target, CpuTarget):
+        return {"name": target.name, "cpu_features": list(target.cpu_features)}
+    runtime = tools.compilers[0].version.partition(".")[0]
+    cuda = {"architecture": f"sm_{target.arch}", "driver": f"{runtime}.0"}
+    return {"name": target.name, "cpu_features": [], "cuda": cuda}
 
 
 def measured_rows(ops: Sequence[Op]) -> list[dict[str, str]]:

@@ -101,7 +101,7 @@ def sources_digest(root: Path) -> str:
     files = sorted(
         path
         for path in root.rglob("*")
-        if path.suffix in (".py", ".h", ".cpp", ".sh") and "__pycache__" not in path.parts
+        if path.suffix in (".py", ".h", ".cuh", ".cpp", ".sh") and "__pycache__" not in path.parts
     )
     names = (path.relative_to(root).as_posix() for path in files)
     return digest(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from dfcompiler.ir.program import Op, Program
@@ -71,6 +72,7 @@ class Lowered:
         sites: ``sites[status[0] - 1]`` with ``{value}`` = ``status[1]`` says which index was bad.
         work: cost of a call in element-wise operations, over the SDFG's symbols; each loop once.
         measured: the operators whose seconds the last output holds, in order; empty: not measured.
+        instances: for a GPU: by family of kernels, the templates that its unit instantiates.
     """
 
     program: Program
@@ -80,6 +82,7 @@ class Lowered:
     sites: tuple[str, ...]
     work: Any
     measured: tuple[Op, ...] = ()
+    instances: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -9,9 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dfcompiler.errors import DfcError, InputError, InternalError, ModelError, UsageError
+from dfcompiler.errors import (
+    DeviceError,
+    DfcError,
+    InputError,
+    InternalError,
+    ModelError,
+    UsageError,
+)
 
-NO_MEMORY, BAD_WEIGHTS, BUSY, INTERNAL = 6, 7, 8, 9
+_DEVICE_HINT = "'dfc doctor' shows the GPU and the driver of this machine"
 _opened: dict[tuple[int, int], ctypes.CDLL] = {}
 _lock = threading.Lock()
 
@@ -43,7 +50,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 class Library:
     """Typed functions of one artifact's C interface."""
 
-    def __init__(self, path: Path, name: str, max_rank: int) -> None:
+    def __init__(self, path: Path, name: str, max_rank: int, on_device: bool = False) -> None:
         self.tensor = _tensor_struct(max_rank)
         library = open_library(path)
         pointer, tensors = ctypes.c_void_p, ctypes.POINTER(self.tensor)
@@ -69,6 +76,31 @@ class Library:
         self.arena_bytes = bind("arena_bytes", ctypes.c_int64, [pointer])
         self.last_error = bind("last_error", ctypes.c_char_p, [])
         self.destroy = bind("destroy", None, [pointer])
+        self._last_status = bind("last_status", ctypes.c_int, []) if on_device else None
+        if on_device:
+            self.set_graphs = bind("set_graphs", ctypes.c_int, [pointer, count])
+            self.set_stream = bind("set_stream", ctypes.c_int, [pointer, pointer])
+            self.stream = bind("stream", pointer, [pointer])
+            self.synchronize = bind("synchronize", ctypes.c_int, [pointer])
+            self.device_allocate = bind("device_allocate", pointer, [ctypes.c_int64])
+            self.device_free = bind("device_free", None, [pointer])
+            self.device_copy = bind("device_copy", ctypes.c_int, [pointer, pointer, ctypes.c_int64])
+
+    def first(self, folder: Path) -> int:
+        """A first instance over the weights of an artifact.
+
+        Raises:
+            ModelError: if its weights are not what they should be.
+            DeviceError: if it needs a GPU that is not there.
+        """
+        handle = self.create(bytes(folder / "weights.bin"))
+        if not handle:
+            raise self.error(self.last_status(7))
+        return int(handle)
+
+    def last_status(self, otherwise: int) -> int:
+        """The status behind this thread's last failure, where the library tells it."""
+        return int(self._last_status()) if self._last_status else otherwise
 
     def error(self, status: int) -> DfcError:
         """What the last failure of this thread means to a user."""
@@ -82,6 +114,8 @@ class Library:
                 return UsageError(text)
             case 9:
                 return InternalError(text)
+            case 10:
+                return DeviceError(text, hint=_DEVICE_HINT)
         return InputError(text)
 
 

@@ -95,6 +95,11 @@ class Manifest:
     signature: Signature
     facts: Mapping[str, Any]
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the model runs on a GPU."""
+        return "cuda" in self.facts["target"]
+
 
 def read_manifest(folder: Path, verify_hashes: bool = False) -> Manifest:
     """The manifest of an artifact that is complete and that this machine can run.

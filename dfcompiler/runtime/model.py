@@ -9,40 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dfcompiler.errors import InputError, ModelError, UsageError
+from dfcompiler.errors import InputError, UsageError
+from dfcompiler.runtime.inputs import Input, address_of
 from dfcompiler.runtime.library import Library
-from dfcompiler.runtime.manifest import (
-    DTYPES,
-    Manifest,
-    Signature,
-    Tensor,
-    numpy_dtype,
-    read_manifest,
-)
-
-
-def load(path: str | Path, *, verify_hashes: bool = False, threads: int | None = None) -> Model:
-    """Loads an artifact.
-
-    Args:
-        path: the folder that ``compile`` wrote.
-        verify_hashes: compare the hash of every file; without it, that of the library and the
-            sizes of the others.
-        threads: threads of a run; OpenMP decides if absent.
-
-    Raises:
-        ModelError: if it is damaged, of another schema, or for another CPU.
-    """
-    manifest = read_manifest(Path(path).absolute(), verify_hashes)
-    library = Library(manifest.folder / "model.so", manifest.name, manifest.max_rank)
-    handle = library.create(bytes(manifest.folder / "weights.bin"))
-    if not handle:
-        raise ModelError(library.last_error().decode("utf-8", "replace"))
-    return Model(manifest, library, handle, threads)
+from dfcompiler.runtime.manifest import Manifest, Signature, numpy_dtype
 
 
 class Model:
@@ -52,15 +26,17 @@ class Model:
     each thread an instance of its own.
     """
 
+    _input: ClassVar[type[Input]] = Input
+    _address = staticmethod(address_of)
+
     def __init__(
-        self, manifest: Manifest, library: Library, handle: int, threads: int | None = None
+        self, manifest: Manifest, library: Library, handle: int | None, threads: int | None = None
     ) -> None:
         self._manifest, self._library = manifest, library
-        self._handle: int | None = handle
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, library.destroy, handle)
+        self._attach(handle)
         signature = manifest.signature
-        self._inputs = tuple(map(_Input, signature.inputs))
+        self._inputs = tuple(map(self._input, signature.inputs))
         self._names = frozenset(tensor.name for tensor in signature.inputs)
         self._outputs = tuple((t.name, numpy_dtype(t)) for t in signature.outputs)
         self._symbols = {symbol.name: i for i, symbol in enumerate(signature.symbols)}
@@ -112,12 +88,17 @@ class Model:
         Raises:
             InputError: if an input is missing, not expected, or has a wrong dtype, rank or size.
         """
-        arrays = self._arrays({} if inputs is None else inputs)
+        return self._run(self._arrays({} if inputs is None else inputs), symbols)
+
+    def _run(
+        self, arrays: list[Any], symbols: Mapping[str, int], place: Any = None
+    ) -> dict[str, Any]:
+        """Runs the model on checked `arrays`; `place` says where `_result` puts the outputs."""
         sizes = self._sizes(symbols) if symbols else None
         with self._lock:
             handle = self._open()
             for struct, array in zip(self._input_structs, arrays, strict=True):
-                struct.data = _address(array)
+                struct.data = self._address(array)
             call = (
                 *(handle, self._input_structs, len(self._inputs)),
                 *(sizes, self._output_structs, len(self._outputs)),
@@ -127,8 +108,8 @@ class Model:
             for struct, shape, (name, dtype) in zip(
                 self._output_structs, shapes, self._outputs, strict=True
             ):
-                result = np.empty(shape, dtype)
-                struct.data = _address(result)
+                result = self._result(name, shape, dtype, place)
+                struct.data = self._address(result)
                 struct.bytes = result.nbytes
                 results[name] = result
             self._check(self._library.run(*call))
@@ -179,8 +160,8 @@ class Model:
         with self._lock:
             handle = self._library.clone(self._open())
         if not handle:
-            raise self._library.error(6)
-        return Model(self._manifest, self._library, handle)
+            raise self._library.error(self._library.last_status(6))
+        return type(self)(self._manifest, self._library, handle)
 
     def close(self) -> None:
         """Gives the memory back; the model cannot be run afterwards."""
@@ -203,6 +184,15 @@ class Model:
         state = "" if self._handle else " (closed)"
         return f"<Model {self._manifest.name}{self.signature}{state}>"
 
+    def _result(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], place: Any) -> Any:
+        """Memory for an output."""
+        return np.empty(shape, dtype)
+
+    def _attach(self, handle: int | None) -> None:
+        """Takes an instance of the library, to be given back with the object."""
+        self._handle = handle
+        self._finalizer = weakref.finalize(self, self._library.destroy, handle)
+
     def _open(self) -> int:
         if self._handle is None:
             raise UsageError(f"the model {self._manifest.name} is closed")
@@ -213,7 +203,7 @@ class Model:
             raise self._library.error(status)
 
     def _shapes_of(
-        self, arrays: list[np.ndarray], symbols: Mapping[str, int], call: tuple[Any, ...]
+        self, arrays: list[Any], symbols: Mapping[str, int], call: tuple[Any, ...]
     ) -> tuple[tuple[int, ...], ...]:
         """The shapes of the outputs; those of the last call when its sizes were the same."""
         sizes = (*(array.shape for array in arrays), *symbols.items())
@@ -229,7 +219,7 @@ class Model:
             self._last_sizes = sizes
         return self._last_shapes
 
-    def _arrays(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _arrays(self, inputs: Mapping[str, Any]) -> list[Any]:
         if not isinstance(inputs, Mapping):
             raise InputError(f"inputs are a {type(inputs).__name__}; expected arrays by name")
         if inputs.keys() != self._names:
@@ -271,38 +261,3 @@ class OperatorTime:
     result: str
     source: str
     seconds: float
-
-
-class _Input:
-    """What an input has to be."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.name = tensor, tensor.name
-        self.code, self.rank = DTYPES.index(tensor.dtype), len(tensor.shape)
-        self.dtype = None if tensor.dtype == "bf16" else np.dtype(tensor.numpy_name)
-
-    def checked(self, value: Any) -> np.ndarray:
-        """`value` as a contiguous array of exactly this dtype and rank."""
-        array = value if type(value) is np.ndarray else np.asarray(value)
-        if array.dtype != self.dtype and not self._is_bfloat16(array.dtype):
-            raise InputError(
-                f"{self.name} is {array.dtype}; expected {self.tensor.numpy_name}",
-                hint=f"convert it: {self.name}.astype({self.tensor.numpy_name!r})",
-            )
-        if array.ndim != self.rank:
-            raise InputError(
-                f"{self.name} has rank {array.ndim}, shape {list(array.shape)}; "
-                f"expected {self.tensor}"
-            )
-        if not (array.flags.c_contiguous and array.flags.aligned):
-            array = np.require(array, requirements=["C", "A"])
-        return array
-
-    def _is_bfloat16(self, dtype: np.dtype[Any]) -> bool:
-        """bfloat16 in any library's spelling, or its bits."""
-        return self.dtype is None and (dtype.name == "bfloat16" or dtype == np.uint16)
-
-
-def _address(array: np.ndarray) -> int:
-    """The first byte of an array; `array.ctypes` would make an object for each call."""
-    return int(array.__array_interface__["data"][0])

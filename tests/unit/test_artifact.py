@@ -50,7 +50,7 @@ def test_layout(artifact: Path) -> None:
     own = {path.name for path in (artifact / "src").iterdir() if path.is_file()}
     assert own == {
         *("program.cpp", "prelude.h", "interface.cpp", "sizes.h", "instance.h", "tables.h"),
-        *("model.h", "build.sh"),
+        *("model.h", "build.sh", "weights.h", "device.h"),
     }
 
 

@@ -90,7 +90,7 @@ program "try/*catch*/ me"(S) {
 @pytest.mark.parametrize("text", ["", HOSTILE], ids=["ledger", "hostile names"])
 def test_header_is_plain_c(compiler: str, standard: str, text: str, tmp_path: Path) -> None:
     lowered = lower(parse(text), parse_target("cpu")) if text else lowered_ledger()
-    (tmp_path / "model.h").write_text(header(interface_of(lowered)))
+    (tmp_path / "model.h").write_text(header(interface_of(lowered), parse_target("cpu")))
     (tmp_path / "use.c").write_text(
         '#include "model.h"\n#include "model.h"\nint main(void){return 0;}\n'
     )

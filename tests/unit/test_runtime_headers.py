@@ -9,6 +9,7 @@ import pytest
 
 from dfcompiler.codegen.library import KERNELS, prelude_text
 from dfcompiler.codegen.runtime_headers import RUNTIME, runtime_headers
+from dfcompiler.target import parse_target
 
 OURS = '"program.h"'
 
@@ -46,6 +47,6 @@ def test_ours_computes_what_that_of_dace_does(tmp_path: Path) -> None:
 
 
 def test_the_prelude_names_a_header_once() -> None:
-    lines = prelude_text((OURS, '"cpu/threads.h"')).splitlines()
+    lines = prelude_text((OURS, '"cpu/threads.h"'), parse_target("cpu")).splitlines()
     assert lines.count('#include "cpu/threads.h"') == 1
     assert lines[3] == f"#include {OURS}"

@@ -2,10 +2,10 @@
 # Rebuilds model.so from the sources beside this script: build.sh [OUTPUT]
 #
 # Needs @COMPILER@ for the same bytes; another version gives the same
-# numbers up to rounding. CXX chooses the compiler.
+# numbers up to rounding. CXX, and NVCC for a GPU, choose the compilers.
 set -eu
 cd "$(dirname "$0")"
-cxx=${CXX:-g++}
+compiler="@COMMAND@"
 case ${1:-} in
   "") out=../model.so ;;
   /*) out=$1 ;;
@@ -15,8 +15,8 @@ objects=$(mktemp -d "${TMPDIR:-/tmp}/dfc-build.XXXXXX")
 trap 'rm -rf "$objects" "$out.$$"' EXIT
 trap 'exit 130' INT TERM
 for unit in @UNITS@; do
-  $cxx @COMPILE_FLAGS@ \
-    @INCLUDES@ -frandom-seed="$unit" -c "$unit.cpp" -o "$objects/$unit.o"
+  $compiler @COMPILE_FLAGS@ \
+    @INCLUDES@ @SEED@ -c "$unit" -o "$objects/$unit.o"
 done
-$cxx @LINK_FLAGS@ @OBJECTS@ -o "$out.$$"
+$compiler @LINK_FLAGS@ @OBJECTS@ -o "$out.$$"
 mv "$out.$$" "$out"

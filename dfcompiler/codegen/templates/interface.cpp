@@ -20,8 +20,7 @@ static bool overlap(const void *a, int64_t a_bytes, const void *b, int64_t b_byt
 }
 
 static int check_pointers(Model *model, const Tensor *inputs, Tensor *outputs, void **input_data,
-                          void **output_data) {
-  int64_t input_bytes[kInputs + 1], output_bytes[kOutputs + 1];
+                          void **output_data, int64_t *input_bytes, int64_t *output_bytes) {
   for (int i = 0; i < kInputs; ++i) {
     input_data[i] = inputs[i].data;
     input_bytes[i] = bytes_of(model, input_table[i]);
@@ -52,13 +51,11 @@ static int check_pointers(Model *model, const Tensor *inputs, Tensor *outputs, v
 
 static int grow_arena(Model *model) {
   if (model->needed_bytes <= model->arena_bytes) return MODEL(OK);
-  std::free(model->arena);
+  give_back(model->arena);
   model->arena_bytes = 0;
-  model->arena = (char *)allocate(model->needed_bytes);
+  model->arena = allocate(model->needed_bytes);
   if (!model->arena)
-    return fail(MODEL(NO_MEMORY),
-                "out of memory: these sizes need %lld bytes of working memory",
-                (long long)model->needed_bytes);
+    return no_memory("the working memory for these sizes needs", model->needed_bytes);
   model->arena_bytes = model->needed_bytes;
   return MODEL(OK);
 }
@@ -72,32 +69,22 @@ static int check_status(const int64_t *status) {
               (long long)status[1], mark + 7);
 }
 
-static int execute(Model *model, void *const *inputs, void *const *outputs) {
-  int64_t status[2] = {0, 0};
-  const Memory memory = {inputs,       outputs,      model->weights->base,   model->persist,
-                         model->arena, model->slots, model->persist_offsets, status};
-  const int threads = omp_get_max_threads();
-  if (model->threads) omp_set_num_threads(model->threads);
-  int result = MODEL(OK);
-  try {
-    call_program(model->program, memory, model->symbols);
-  } catch (const std::bad_alloc &) {
-    result = fail(MODEL(NO_MEMORY), "out of memory while running");
-  } catch (const std::exception &error) {
-    result = fail(MODEL(INTERNAL), "the program failed: %s", error.what());
-  }
-  if (model->threads) omp_set_num_threads(threads);
-  return result ? result : check_status(status);
-}
-
 static int run(Model *model, const Tensor *inputs, int32_t n_inputs, const int64_t *symbols,
                Tensor *outputs, int32_t n_outputs) {
   if (int status = resolve(model, inputs, n_inputs, symbols, outputs, n_outputs, true))
     return status;
   void *input_data[kInputs + 1], *output_data[kOutputs + 1];
-  if (int status = check_pointers(model, inputs, outputs, input_data, output_data)) return status;
+  int64_t input_bytes[kInputs + 1], output_bytes[kOutputs + 1], bad_index[2] = {0, 0};
+  if (int status = check_pointers(model, inputs, outputs, input_data, output_data, input_bytes,
+                                  output_bytes))
+    return status;
   if (int status = grow_arena(model)) return status;
-  return execute(model, input_data, output_data);
+  const Memory memory = {input_data,    output_data,  model->weights->base,   model->persist,
+                         model->arena,  model->slots, model->persist_offsets, bad_index};
+  if (int status = call_on_device(&model->device, model->program, memory, model->symbols,
+                                  input_bytes, output_bytes))
+    return status;
+  return check_status(bad_index);
 }
 
 namespace {
@@ -114,10 +101,12 @@ struct Busy {  // holds an instance for one thread
 // --------------------------------------------------------------------------------- the interface
 
 Model *MODEL(create)(const char *weights_path) {
-  Weights *weights = map_weights(weights_path);
+  const OnDevice here;
+  if (may_run()) return nullptr;
+  Weights *weights = open_weights(weights_path);
   if (!weights) return nullptr;
   ++weights->users;
-  Model *model = instance(weights, 0);
+  Model *model = instance(weights);
   release(weights);
   return model;
 }
@@ -127,7 +116,10 @@ Model *MODEL(clone)(Model *model) {
     fail_null();
     return nullptr;
   }
-  return instance(model->weights, model->threads);
+  const OnDevice here;
+  Model *other = instance(model->weights);
+  if (other) inherit(&other->device, model->device);
+  return other;
 }
 
 int MODEL(output_shapes)(Model *model, const Tensor *inputs, int32_t n_inputs,
@@ -147,6 +139,7 @@ int MODEL(run)(Model *model, const Tensor *inputs, int32_t n_inputs, const int64
   if (!model) return fail_null();
   const Busy busy(model);
   if (!busy.mine) return fail_busy();
+  const OnDevice here;
   return run(model, inputs, n_inputs, symbols, outputs, n_outputs);
 }
 
@@ -154,8 +147,8 @@ int MODEL(reset)(Model *model) {
   if (!model) return fail_null();
   const Busy busy(model);
   if (!busy.mine) return fail_busy();
-  initialize_state(model);
-  return MODEL(OK);
+  const OnDevice here;
+  return initialize_state(model);
 }
 
 int MODEL(set_threads)(Model *model, int32_t threads) {
@@ -165,8 +158,7 @@ int MODEL(set_threads)(Model *model, int32_t threads) {
   if (threads < 0)
     return fail(MODEL(BAD_ARGUMENT), "found %d threads; expected 0 or more",
                 int(threads));
-  model->threads = threads;
-  return MODEL(OK);
+  return set_threads(&model->device, threads);
 }
 
 int64_t MODEL(arena_bytes)(const Model *model) { return model ? model->arena_bytes : 0; }
@@ -175,9 +167,15 @@ const char *MODEL(last_error)(void) { return error_text; }
 
 void MODEL(destroy)(Model *model) {
   if (!model) return;
+  const OnDevice here;
   if (model->program) stop_program(model->program);
-  std::free(model->persist);
-  std::free(model->arena);
+  give_back(model->persist);
+  give_back(model->arena);
+  close_device(&model->device);
   release(model->weights);
   delete model;
 }
+
+#if RUNS_ON_GPU
+#include "gpu_functions.h"
+#endif

@@ -4,7 +4,7 @@
  *
  * Functions that return int return @NAME@_OK or another @NAME@_status; @NAME@_last_error() is the
  * sentence behind the calling thread's last failure. Tensors are row-major. One instance serves one
- * thread at a time; @NAME@_clone gives another thread its own over the same mapped weights.
+ * thread at a time; @NAME@_clone gives another thread its own over the same weights.
  */
 #ifndef DFC_@NAME@_H
 #define DFC_@NAME@_H
@@ -30,7 +30,8 @@ enum @NAME@_status {
   @NAME@_NO_MEMORY = 6,
   @NAME@_BAD_WEIGHTS = 7,   /* the weights file is missing, truncated or of another model */
   @NAME@_BUSY = 8,          /* another thread is running this instance */
-  @NAME@_INTERNAL = 9
+  @NAME@_INTERNAL = 9,
+  @NAME@_DEVICE = 10        /* no GPU or driver for this model, or the GPU failed */
 };
 
 enum @NAME@_dtype {
@@ -50,10 +51,10 @@ typedef struct @NAME@_tensor {
 
 typedef struct @NAME@_model @NAME@_model;
 
-/* Maps the weights; NULL stands for weights.bin beside this library. Returns NULL on failure. */
+/* @WEIGHTS@; NULL stands for weights.bin beside this library. Returns NULL on failure. */
 @NAME@_model *@NAME@_create(const char *weights_path);
 
-/* Another instance over the same mapped weights; its persistent state starts afresh. */
+/* Another instance over the same weights; its persistent state starts afresh. */
 @NAME@_model *@NAME@_clone(@NAME@_model *model);
 
 /* Checks the inputs and writes dtype, rank, shape and bytes of every output for them; data of
@@ -78,7 +79,7 @@ int64_t @NAME@_arena_bytes(const @NAME@_model *model);
 const char *@NAME@_last_error(void);
 
 void @NAME@_destroy(@NAME@_model *model);
-
+@DEVICE_FUNCTIONS@
 #ifdef __cplusplus
 }
 #endif

@@ -30,4 +30,19 @@ DFC_SCALAR std::int64_t checked(I index, std::int64_t extent, std::int64_t* stat
   return 0;
 }
 
+// Whether no index behind number `row` names the same position of an axis of `extent`.
+template <class I>
+DFC_SCALAR bool is_last(const I* indices, std::int64_t row, std::int64_t count,
+                        std::int64_t extent) {
+  const auto position = [=](std::int64_t i) {
+    const std::int64_t index = std::int64_t(indices[i]);
+    return index < 0 ? index + extent : index;
+  };
+  const std::int64_t mine = position(row);
+  for (std::int64_t later = row + 1; later < count; ++later) {
+    if (position(later) == mine) return false;
+  }
+  return true;
+}
+
 }  // namespace dfc

@@ -1,0 +1,82 @@
+// Calls kept as CUDA graphs: the first call with some sizes and pointers runs as it is, the second is
+// captured, and those after it replay what was captured.
+#pragma once
+
+#include "gpu.h"
+
+static const int kGraphs = 8;  // of an instance; the one that was not used for longest goes
+
+struct RunKey {
+  void *inputs[kInputs + 1], *outputs[kOutputs + 1];
+  const char *arena;
+  int64_t symbols[kSymbols + 1];
+};
+
+struct RunGraph {
+  RunKey key;
+  int64_t used;  // number of the call that used it last; 0: this place is free
+  cudaGraphExec_t executable;
+};
+
+struct RunGraphs {
+  bool wanted;
+  int64_t calls;
+  RunGraph kept[kGraphs];
+};
+
+static void forget(RunGraph *graph) {
+  if (graph->executable) cudaGraphExecDestroy(graph->executable);
+  *graph = RunGraph{};
+}
+
+static void forget_graphs(RunGraphs *graphs) {
+  for (RunGraph &graph : graphs->kept) forget(&graph);
+}
+
+static RunKey run_key(const Memory &memory, const int64_t *symbols) {
+  RunKey key;
+  std::memset((void *)&key, 0, sizeof key);  // keys are compared as bytes
+  std::memcpy(key.inputs, memory.inputs, sizeof(void *) * kInputs);
+  std::memcpy(key.outputs, memory.outputs, sizeof(void *) * kOutputs);
+  key.arena = memory.arena;
+  std::memcpy(key.symbols, symbols, sizeof(int64_t) * kSymbols);
+  return key;
+}
+
+// The graph of a call; a place for it where there is none yet, and then `is_new`.
+static RunGraph *find_graph(RunGraphs *graphs, const RunKey &key, bool *is_new) {
+  RunGraph *oldest = &graphs->kept[0];
+  for (RunGraph &graph : graphs->kept) {
+    *is_new = !graph.used || std::memcmp(&graph.key, &key, sizeof key);
+    if (!*is_new) {
+      graph.used = ++graphs->calls;
+      return &graph;
+    }
+    if (graph.used < oldest->used) oldest = &graph;
+  }
+  forget(oldest);
+  oldest->key = key;
+  oldest->used = ++graphs->calls;
+  return oldest;
+}
+
+static int fail_capture(cudaError_t code) {
+  return fail(MODEL(DEVICE),
+              "the call cannot be captured as a CUDA graph: %s; run the model without graphs",
+              cudaGetErrorString(code));
+}
+
+// Captures a call of the program, which enqueues to `stream`.
+static int capture(RunGraph *graph, cudaStream_t stream, void *program, const Memory &memory,
+                   const int64_t *symbols) {
+  cudaError_t code = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  if (code != cudaSuccess) return fail_capture(code);
+  const int status = call_checked(program, memory, symbols);
+  cudaGraph_t captured = nullptr;
+  code = cudaStreamEndCapture(stream, &captured);
+  if (!status && code == cudaSuccess)
+    code = cudaGraphInstantiate(&graph->executable, captured, 0);
+  if (captured) cudaGraphDestroy(captured);
+  if (status) return status;
+  return code == cudaSuccess ? MODEL(OK) : fail_capture(code);
+}
