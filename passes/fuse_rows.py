@@ -10,12 +10,17 @@ from dfcompiler.ir import DType, Op, Program
 from dfcompiler.ir.dims import equal, same_shape
 from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.pipeline import Decline, Pass, default_probes
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import Target
 from passes.fuse_elementwise import ELEMENTWISE
 from passes.fuse_epilogue import fused
-from passes.rules.prices import Prices, show_seconds
+from passes.rules.prices import Prices, prices_on, show_seconds
 
 NORMALIZATIONS = ("layer_norm", "rms_norm")
+KERNELS = {
+    "cpu": (DType.F32, DType.F64),
+    "cuda": (DType.F32, DType.BF16, DType.F16),
+}
+"""Element types for which a kind of target has a kernel of such rows."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class FuseRows(Pass):
     and sites where the time model sees no gain.
     """
 
-    target: CpuTarget | None = None
+    target: Target | None = None
 
     name: ClassVar[str] = "fuse-rows"
     claims: ClassVar[tuple[str, ...]] = (
@@ -52,11 +57,12 @@ class FuseRows(Pass):
     def run(self, program: Program, decline: Decline) -> Program:
         if self.target is None:
             raise UsageError("fuse-rows needs a target: a fusion must pay on it")
-        prices = Prices(self.target, default_probes(program)[-1])
+        prices = prices_on(self.target, default_probes(program)[-1])
+        dtypes = KERNELS[self.target.kind]
 
         def rule(state: StateRewriter) -> None:
             for op in state.state.ops:
-                if op.kind in NORMALIZATIONS and op.type.dtype in (DType.F32, DType.F64):
+                if op.kind in NORMALIZATIONS and op.type.dtype in dtypes:
                     _fuse(state, op, prices, decline)
 
         return rewrite_states(program, rule)

@@ -37,6 +37,7 @@ class LowerPrecision(Pass):
     target: CpuTarget | None = None
 
     name: ClassVar[str] = "lower-precision"
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
     # No bytes: casts are sweeps, and a weight that something else reads is stored in both types.
     claims: ClassVar[tuple[str, ...]] = ("flops ==",)
 

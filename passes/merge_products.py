@@ -11,9 +11,9 @@ from dfcompiler.errors import UsageError
 from dfcompiler.ir import Program, Role, State, TensorType
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, rewrite_states, with_weights
 from dfcompiler.pipeline import Decline, Pass, default_probes
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import Target
 from passes.rules.merged_product import Member, merged_ops, product_of
-from passes.rules.prices import Prices, show_seconds
+from passes.rules.prices import Prices, prices_on, show_seconds
 from passes.rules.side_by_side import ConcatenatedWeights
 
 
@@ -37,7 +37,7 @@ class MergeProducts(Pass):
     that are containers, and weights that something else reads, which would be stored twice.
     """
 
-    target: CpuTarget | None = None
+    target: Target | None = None
 
     name: ClassVar[str] = "merge-products"
     # Bytes of weights grow by biases that several products share (a merged one holds each of them
@@ -47,7 +47,7 @@ class MergeProducts(Pass):
     def run(self, program: Program, decline: Decline) -> Program:
         if self.target is None:
             raise UsageError("merge-products needs a target: merging must pay on it")
-        prices = Prices(self.target, default_probes(program)[-1])
+        prices = prices_on(self.target, default_probes(program)[-1])
         groups = {s.name: _groups(program, s, prices, decline) for s in program.states()}
         foreign = _read_elsewhere(program, [g for found in groups.values() for g in found])
         weights = ConcatenatedWeights(program)

@@ -33,6 +33,7 @@ class PackWeights(Pass):
     target: CpuTarget | None = None
 
     name: ClassVar[str] = "pack-weights"
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
     # Panels are padded, and a weight that something else reads too is stored in both layouts.
     claims: ClassVar[tuple[str, ...]] = (
         "ops ==",

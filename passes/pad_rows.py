@@ -41,6 +41,7 @@ class PadRows(Pass):
     l1_bytes: int = 0
 
     name: ClassVar[str] = "pad-rows"
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
     claims: ClassVar[tuple[str, ...]] = (
         "ops ==",
         "flops ==",

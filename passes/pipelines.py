@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dfcompiler.errors import UsageError
-from dfcompiler.pipeline import Pipeline, assemble, extended
-from dfcompiler.target import CpuTarget
+from dfcompiler.errors import UnsupportedError, UsageError
+from dfcompiler.pipeline import Pipeline, Step, assemble, discover, extended
+from dfcompiler.target import CudaTarget, Target
 
 DEFAULT = (
     "canonicalize",
@@ -42,15 +42,16 @@ GENERATION = ("make-generation-loop", *DEFAULT)
 PIPELINES: dict[str, tuple[str, ...]] = {"default": DEFAULT, "generation": GENERATION}
 
 
-PRECISIONS = ("f32", "bf16")
-"""What products multiply in: as the model says, or in bfloat16 with sums in float."""
+PRECISIONS = ("f32", "bf16", "f16")
+"""What products multiply in: as the model says, or in 16 bits with sums in float."""
 
 
-def named(name: str, target: CpuTarget | None = None, precision: str = "f32") -> Pipeline:
+def named(name: str, target: Target | None = None, precision: str = "f32") -> Pipeline:
     """The pipeline called `name`, with the passes that other packages add to it.
 
     Raises:
         UsageError: if there is none, or no such precision.
+        UnsupportedError: if the target does not have the precision.
     """
     if precision not in PRECISIONS:
         raise UsageError(
@@ -61,9 +62,31 @@ def named(name: str, target: CpuTarget | None = None, precision: str = "f32") ->
             f"there is no pipeline {name}",
             hint=f"pipelines are: {', '.join(sorted(PIPELINES))}, or a file ending in .toml",
         )
-    order = PIPELINES[name]
-    if precision == "bf16":
-        # Kernels are fused by then; views and layouts follow the types that it gives.
-        at = order.index("select-layout")
-        order = (*order[:at], "lower-precision", *order[at:])
-    return assemble(extended(order), target)
+    order = extended(_with_precision(PIPELINES[name], precision, isinstance(target, CudaTarget)))
+    if target is not None:
+        found = discover()
+        order = tuple(name for name in order if target.kind in found[name].runs_on)
+    return assemble([_step(name, precision) for name in order], target)
+
+
+def _with_precision(order: tuple[str, ...], precision: str, on_gpu: bool) -> tuple[str, ...]:
+    if precision == "f32":
+        return order
+    if on_gpu:
+        # Casts of inputs and outputs then join the kernels that read and write them.
+        return _before("fuse-epilogue", "narrow-values", order)
+    if precision == "f16":
+        raise UnsupportedError(
+            "precision f16 is for GPUs", hint="use --precision bf16, or --target cuda:sm_90"
+        )
+    # Kernels are fused by then; views and layouts follow the types that it gives.
+    return _before("select-layout", "lower-precision", order)
+
+
+def _step(name: str, precision: str) -> Step:
+    return Step(name, (("precision", precision),) if name == "narrow-values" else ())
+
+
+def _before(name: str, new: str, order: tuple[str, ...]) -> tuple[str, ...]:
+    at = order.index(name)
+    return (*order[:at], new, *order[at:])

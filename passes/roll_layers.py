@@ -41,6 +41,7 @@ class RollLayers(Pass):
     """
 
     name: ClassVar[str] = "roll-layers"
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
     # What layers hand on may be copied, and views of stacked weights are operators more.
     claims: ClassVar[tuple[str, ...]] = ("flops ==", "io_bound_bytes ==", "weight_bytes ==")
 

@@ -49,6 +49,7 @@ class SelectLayout(Pass):
     memory: Memory | None = None
 
     name: ClassVar[str] = "select-layout"
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
     # A copy into another order is an operator more, and a value more.
     claims: ClassVar[tuple[str, ...]] = (
         "flops ==",

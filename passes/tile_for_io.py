@@ -53,6 +53,7 @@ class TileForIo(Pass):
     cores: int = 0
 
     name: ClassVar[str] = "tile-for-io"
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
     # Predicted time decides, which is not the bytes of one level of memory alone.
     claims: ClassVar[tuple[str, ...]] = (
         "ops ==",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from dfcompiler.target import CpuTarget, parse_target
+from dfcompiler.target import CpuTarget, Target, parse_target
 
 if TYPE_CHECKING:
     from dfcompiler.ir import Program
@@ -19,7 +19,7 @@ PipelineLike: TypeAlias = "str | Path | Pipeline | Sequence[str | Step | Pass] |
 
 def optimize(
     program: Program,
-    target: str | CpuTarget = "cpu",
+    target: str | Target = "cpu",
     pipeline: PipelineLike = None,
     precision: str = "f32",
 ) -> PipelineResult:
@@ -34,7 +34,7 @@ def optimize(
 
 
 def rewritten(
-    program: Program, target: CpuTarget, pipeline: PipelineLike = None, precision: str = "f32"
+    program: Program, target: Target, pipeline: PipelineLike = None, precision: str = "f32"
 ) -> Rewritten:
     """Runs a pipeline like `optimize`, but measures and checks claims when that is asked for.
 
@@ -64,7 +64,7 @@ def tuned(result: Rewritten, target: CpuTarget) -> Rewritten:
     return replace(result, program=program, snapshots=(*result.snapshots, last))
 
 
-def resolve_pipeline(pipeline: PipelineLike, target: CpuTarget, precision: str = "f32") -> Pipeline:
+def resolve_pipeline(pipeline: PipelineLike, target: Target, precision: str = "f32") -> Pipeline:
     """The pipeline of a name, a TOML file, or a list of passes.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dfcompiler.api.paths import existing
 from dfcompiler.codegen.store import sha256_of
 from dfcompiler.errors import UnsupportedError, UsageError
-from dfcompiler.target import CpuTarget, parse_target
+from dfcompiler.target import CpuTarget, Target, parse_target
 
 if TYPE_CHECKING:
     from dfcompiler.api.optimizing import PipelineLike
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Options:
     """The options of `compile`, under the same names."""
 
-    target: str | CpuTarget = "cpu"
+    target: str | Target = "cpu"
     shapes: Sizes | None = None
     pipeline: PipelineLike = None
     precision: str = "f32"
@@ -35,7 +35,7 @@ class Options:
     profile: bool = False
     tune: bool = False
 
-    def machine(self) -> CpuTarget:
+    def machine(self) -> Target:
         """The target that the compilation is for.
 
         Raises:
@@ -48,9 +48,11 @@ class Options:
 
         Raises:
             UnsupportedError: if there is no such precision.
-            UsageError: if the precision does not go with the pipeline, or the tokenizer is none.
+            UsageError: if the precision does not go with the pipeline, what is to be measured not
+                with the target, or the tokenizer is none.
         """
         self._check_precision()
+        self._check_measuring()
         if self.tokenizer is not None:
             _check_tokenizer(existing(self.tokenizer))
 
@@ -77,6 +79,14 @@ class Options:
             "force": self.force,
         }
 
+    def _check_measuring(self) -> None:
+        target = self.machine()
+        if isinstance(target, CpuTarget):
+            return
+        for given, what in ((self.profile, "profile"), (self.tune, "tune")):
+            if given:
+                raise UsageError(f"{what} measures processors; the target is {target.name}")
+
     def _check_precision(self) -> None:
         from passes.pipelines import PRECISIONS
 
@@ -92,7 +102,7 @@ class Options:
             raise UsageError(
                 f"precision {self.precision} is for the pipelines that have a name; this one "
                 "lists its passes itself",
-                hint="put lower-precision among them",
+                hint="put lower-precision among them, or narrow-values for a GPU",
             )
 
 

@@ -61,10 +61,10 @@ def _show_bounds(session: Session, program: Any, shapes: Any, target: str, form:
     from dfcompiler.analysis.machine import Machine
     from dfcompiler.pipeline import default_probes
     from dfcompiler.report.bounds import bound_rows, bound_table
-    from dfcompiler.target import parse_target
+    from dfcompiler.target import parse_cpu
 
-    machine = Machine.nominal(parse_target(target))
-    levels = levels_of(parse_target(target), machine)
+    machine = Machine.nominal(parse_cpu(target))
+    levels = levels_of(parse_cpu(target), machine)
     defaults = default_probes(program)[-1]
     symbols = {name: shapes.get(name, size) for name, size in defaults.items()}
     rows = bound_rows(kernel_bounds(program, symbols, levels, machine))

@@ -39,7 +39,7 @@ def lower_bf16_attention(context: Context, op: Op) -> None:
     work = contraction_work(keys * (depth + width) // _RATE, product((batch, heads, queries)))
     context.add_library_node(op, node, reads, work)
     reason = "tiles of the processor (AMX), weights rounded to bfloat16; softmax in float"
-    extension = context.target.extension
+    extension = context.cpu.extension
     context.record(KernelRecord(op, "native attention bf16", reason, extension))
 
 
@@ -47,9 +47,9 @@ def _check(context: Context, op: Op) -> None:
     where = (f"{op.result}: {op.type} = attention {', '.join(op.inputs)}", op.source)
     if context.expansions.get("attention", "native") != "native":
         raise UnsupportedError("attention of bfloat16 has a native expansion only", where)
-    if context.target.extension != "amx":
+    if context.cpu.extension != "amx":
         raise UnsupportedError(
-            f"attention of bfloat16 needs matrix tiles (AMX), which {context.target.name} lacks",
+            f"attention of bfloat16 needs matrix tiles (AMX), which {context.cpu.name} lacks",
             where,
         )
     for name in op.inputs[1:3]:

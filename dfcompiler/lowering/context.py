@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dace
@@ -13,10 +13,11 @@ from dfcompiler.errors import InternalError, UnsupportedError
 from dfcompiler.ir.dims import Dim, product
 from dfcompiler.ir.program import Container, Op, Program, Role
 from dfcompiler.ir.types import Dense, DType, TensorType
+from dfcompiler.lowering.backend import Backend
 from dfcompiler.lowering.lowered import Argument, ArgumentRole, KernelRecord
 from dfcompiler.lowering.symbolic import expression
 from dfcompiler.lowering.views import NOWHERE, add_array, everything, strides
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import CpuTarget, CudaTarget, Target
 
 _PREFIXES = {
     Role.INPUT: "in",
@@ -34,18 +35,25 @@ class Context:
     Attributes:
         program: the program being lowered.
         target: the machine to generate code for.
+        backend: what that kind of machine asks of the graph.
         sdfg: the graph.
         region: the control flow region that the next state joins.
         expansions: implementation wanted for an operator kind (``{"matmul": "pure"}``).
         works: cost of each map and library node so far, in element-wise operations.
         records: one record for each operator lowered so far.
         sites: sentences about indices that may turn out bad at run time.
+        instances: by family of kernels, the templates that its translation unit instantiates.
     """
 
     def __init__(
-        self, program: Program, target: CpuTarget, sdfg: dace.SDFG, expansions: Any = None
+        self,
+        program: Program,
+        target: Target,
+        backend: Backend,
+        sdfg: dace.SDFG,
+        expansions: Any = None,
     ) -> None:
-        self.program, self.target, self.sdfg = program, target, sdfg
+        self.program, self.target, self.backend, self.sdfg = program, target, backend, sdfg
         self.expansions = dict(expansions or {})
         self.region: Any = sdfg
         self.last: Any = None
@@ -59,6 +67,23 @@ class Context:
         self._places: dict[str, View] = {}
         self._shared: set[str] = set()
         self._headers: list[str] = []
+        self.instances: dict[str, list[str]] = {}
+
+    @property
+    def cpu(self) -> CpuTarget:
+        """The target of a lowering that is for processors only."""
+        if not isinstance(self.target, CpuTarget):
+            raise InternalError(
+                f"code for processors is asked for, but the target is {self.target}"
+            )
+        return self.target
+
+    @property
+    def gpu(self) -> CudaTarget:
+        """The target of a lowering that is for GPUs only."""
+        if not isinstance(self.target, CudaTarget):
+            raise InternalError(f"code for GPUs is asked for, but the target is {self.target}")
+        return self.target
 
     # ------------------------------------------------------------------------------------- names
 
@@ -145,6 +170,7 @@ class Context:
         room = product(memory.layout.physical_shape(memory.shape))
         place = place or whole(tensor)
         add_array(self.sdfg, argument.name, tensor, place, expression(room), may_alias=may_alias)
+        self.sdfg.arrays[argument.name].storage = self.backend.storage
         self.arguments[argument.name] = argument
 
     # ------------------------------------------------------------------------------------- graph
@@ -154,6 +180,7 @@ class Context:
         state = dace.SDFGState(f"s{len(self.records)}_{op.kind}{suffix}")
         # Else every node searches the Python stack for the line that made it.
         state.set_default_lineinfo(NOWHERE)
+        state.nosync = self.backend.nosync
         return self.append(state)
 
     def add_library_node(self, op: Op, node: Any, reads: Mapping[str, str], work: Any) -> None:
@@ -197,11 +224,27 @@ class Context:
         """`name` as a label of the graph."""
         return f"{_identifier(name) or 'block'}"
 
-    def include(self, header: str) -> None:
-        """Includes a file of ``dfcompiler/kernels`` in the generated source."""
+    def include(self, header: str, locations: Sequence[str] = ()) -> None:
+        """Includes a file of ``dfcompiler/kernels`` in the generated sources, or some of them."""
         if header not in self._headers:
             self._headers.append(header)
-            self.sdfg.append_global_code(f'#include "{header}"\n')
+            for location in locations or self.backend.locations:
+                self.sdfg.append_global_code(f'#include "{header}"\n', location)
+
+    def instantiate(self, family: str, template: str) -> None:
+        """Asks for an instance of a kernel in the translation unit of its family.
+
+        The unit includes ``cuda/FAMILY.cuh`` and has one line for each instance; the generated
+        function includes ``cuda/FAMILY.h``, which declares the templates.
+
+        Args:
+            family: such as ``gemm``.
+            template: an explicit instantiation: ``template cudaError_t dfc::cuda::gemm<…>(…);``.
+        """
+        self.include(f"cuda/{family}.h")
+        found = self.instances.setdefault(family, [])
+        if template not in found:
+            found.append(template)
 
     def record(self, record: KernelRecord) -> None:
         """Keeps how an operator was implemented."""

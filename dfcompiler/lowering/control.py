@@ -10,7 +10,6 @@ from dace.sdfg.state import BreakBlock, ConditionalBlock, ControlFlowRegion, Loo
 
 from dfcompiler.ir.program import Block, Branch, Loop, Op, State
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.region import add_barrier
 from dfcompiler.lowering.symbolic import expression, sdfg_name, text
 
 LowerOp = Callable[[Context, Op], None]
@@ -49,19 +48,21 @@ def _lower_loop(context: Context, loop: Loop, lower_op: LowerOp) -> None:
 
 def _break_if(context: Context, loop: Loop) -> None:
     """Ends the iteration with a test: the flag is read after the body, never before the first."""
+    condition = _condition(context, loop.until)
     block = ConditionalBlock(context.label(f"{loop.name}_until"))
     context.append(block)
     end = BreakBlock(context.label(f"{loop.name}_end"))
-    branch = _add_arm(context, block, f"{loop.name}_break", _condition(context, loop.until))
+    branch = _add_arm(context, block, f"{loop.name}_break", condition)
     branch.add_node(end)
     branch.add_edge(branch.start_block, end, dace.InterstateEdge())
     _add_arm(context, block, f"{loop.name}_continue", None)
 
 
 def _lower_branch(context: Context, branch: Branch, lower_op: LowerOp) -> None:
+    condition = _condition(context, branch.condition)
     block = ConditionalBlock(context.label(branch.name))
     context.append(block)
-    arms = [("then", _condition(context, branch.condition), branch.then)]
+    arms = [("then", condition, branch.then)]
     arms.append(("else", None, branch.orelse))
     for name, condition, body in arms:
         region = _add_arm(context, block, f"{branch.name}_{name}", condition)
@@ -74,13 +75,14 @@ def _lower_branch(context: Context, branch: Branch, lower_op: LowerOp) -> None:
 def _add_arm(
     context: Context, block: ConditionalBlock, name: str, condition: CodeBlock | None
 ) -> ControlFlowRegion:
-    """An arm of `block`: the threads of the call meet in it before they go on."""
+    """An arm of `block`, with its first state."""
     region = ControlFlowRegion(context.label(name), sdfg=context.sdfg)
     block.add_branch(condition, region)
-    add_barrier(region, context.label(f"{name}_read"))
+    context.backend.begin_arm(region, context.label(f"{name}_read"))
     return region
 
 
 def _condition(context: Context, flag: str) -> CodeBlock:
+    """What decides at run time; the backend may put a state before that fetches it."""
     name = flag if flag.startswith("@") else f"@{flag}"
-    return CodeBlock(f"{context.array(name)}[0]")
+    return CodeBlock(context.backend.condition(context, name))

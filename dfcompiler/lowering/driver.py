@@ -12,16 +12,16 @@ from dace.sdfg.validation import InvalidSDFGError
 
 from dfcompiler.errors import InternalError, UnsupportedError
 from dfcompiler.ir.program import Loop, Op, Program
+from dfcompiler.lowering.backend import Backend
+from dfcompiler.lowering.backends import backend_of
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.control import lower_blocks
 from dfcompiler.lowering.elementwise import ELEMENTWISE
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.movement import lower_alias
 from dfcompiler.lowering.profile import Stamps, measured_ops, with_profile
-from dfcompiler.lowering.region import in_one_region
-from dfcompiler.lowering.registry import LOWERINGS
 from dfcompiler.lowering.symbolic import sdfg_name
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import Target
 
 SAME_POSITION = frozenset((*ELEMENTWISE, "copy", "constant", "dim"))
 """Operators whose element i reads element i of operands of the result's shape."""
@@ -29,14 +29,15 @@ SAME_POSITION = frozenset((*ELEMENTWISE, "copy", "constant", "dim"))
 
 def lower(
     program: Program,
-    target: CpuTarget,
+    target: Target,
     expansions: Mapping[str, str] | None = None,
     *,
     profile: bool = False,
 ) -> Lowered:
     """The SDFG of a verified program: one state for each operator, in the program's order.
 
-    All of them run inside one parallel region, as a nested SDFG (`region.in_one_region`).
+    On a CPU all of them run inside one parallel region, as a nested SDFG
+    (`region.in_one_region`); on a GPU each becomes a kernel or a launch of one (`cuda.maps`).
     Every array is an argument and nothing is allocated inside, so the memory plan of the program
     (``slot`` attributes) decides where each value lies; operators without a slot get one of their
     own.
@@ -50,7 +51,8 @@ def lower(
     Raises:
         UnsupportedError: naming every operator that has no code for its element types or layouts.
     """
-    _check_supported(program)
+    backend = backend_of(target)
+    _check_supported(program, backend)
     measured = measured_ops(program) if profile else ()
     program = with_profile(program) if profile else program
     name = re.sub(r"\W+", "_", program.name, flags=re.ASCII) or "model"
@@ -58,7 +60,7 @@ def lower(
     loops = (block.variable for block in program.blocks() if isinstance(block, Loop))
     for symbol in dict.fromkeys((*(symbol.name for symbol in program.symbols), *loops)):
         body.add_symbol(sdfg_name(symbol), dtypes.int64)
-    context = Context(program, target, body, expansions)
+    context = Context(program, target, backend, body, expansions)
     failures: list[UnsupportedError] = []
     stamps = Stamps(context) if profile else None
 
@@ -74,12 +76,13 @@ def lower(
         stamps.begin()
     lower_blocks(context, program.body, attempt)
     _raise_together(failures)
-    sdfg = in_one_region(body, name)
+    sdfg = backend.enclose(body, name)
     _validate(sdfg)
     arguments = tuple(context.arguments[name] for name in sorted(context.arguments))
     work = sympy.Add(*context.works)
     records, sites = tuple(context.records), tuple(context.sites)
-    return Lowered(program, sdfg, arguments, records, sites, work, measured)
+    instances = {family: tuple(found) for family, found in sorted(context.instances.items())}
+    return Lowered(program, sdfg, arguments, records, sites, work, measured, instances)
 
 
 def lower_op(context: Context, op: Op) -> None:
@@ -96,7 +99,7 @@ def lower_op(context: Context, op: Op) -> None:
         lower_alias(context, op)
         return
     context.define(op)
-    LOWERINGS[op.kind](context, op)
+    context.backend.lowerings[op.kind](context, op)
 
 
 def overwrites_operand(context: Context, op: Op) -> bool:
@@ -129,11 +132,12 @@ def _validate(sdfg: dace.SDFG) -> None:
         raise InternalError(f"the SDFG of {sdfg.name} is not valid: {error}") from error
 
 
-def _check_supported(program: Program) -> None:
+def _check_supported(program: Program, backend: Backend) -> None:
     missing = tuple(
         f"{op.kind}: {op.result}{f' from {op.source}' if op.source else ''}"
         for op in program.ops()
-        if op.kind not in LOWERINGS
+        if op.kind not in backend.lowerings
     )
     if missing:
-        raise UnsupportedError(f"{len(missing)} operators cannot be lowered to code", missing)
+        count = f"{len(missing)} operators cannot" if len(missing) > 1 else "an operator cannot"
+        raise UnsupportedError(f"{count} be lowered to code for {backend.name}", missing)

@@ -11,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-import sympy
-from dace.symbolic import int_floor
-
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.dims import Dim
 from dfcompiler.ir.operators import OPERATORS, OpClass
@@ -29,7 +26,14 @@ from dfcompiler.lowering.scalars import (
     scalar_expression,
     stored_type,
 )
-from dfcompiler.lowering.symbolic import expression, product, symbol, text, unit_range
+from dfcompiler.lowering.symbolic import (
+    expression,
+    product,
+    quotient_and_rest,
+    symbol,
+    text,
+    unit_range,
+)
 
 Index: TypeAlias = tuple[Any, ...]
 
@@ -66,7 +70,7 @@ def elementwise_body(
     """The map that computes `op`, which is the last of `inner`."""
     if op.type.layout.is_tiled:
         raise UnsupportedError(f"{op.kind} cannot write the tiled layout of {op.result}: {op.type}")
-    context.include("cpu/elementwise.h")
+    context.include(context.backend.scalars)
     index: list[Any] = [0] * op.type.rank
     for param, axis, _ in loops:
         index[axis] = symbol(param)
@@ -197,9 +201,11 @@ def reshaped_index(index: Index, shape: Sequence[Dim], source: Sequence[Dim]) ->
         position = position * expression(dim) + i
     found: list[Any] = []
     for dim in reversed(source):
-        extent = expression(dim)
-        found.append(sympy.Mod(position, extent) if len(found) < len(source) - 1 else position)
-        position = int_floor(position, extent)
+        if len(found) == len(source) - 1:
+            found.append(position)
+            break
+        position, rest = quotient_and_rest(position, expression(dim))
+        found.append(rest)
     return tuple(reversed(found))
 
 

@@ -117,7 +117,7 @@ def lower_index_copy(context: Context, op: Op) -> None:
 
 def checked_position(context: Context, op: Op, data: str, axis: int, index: str) -> str:
     """C++ of `index` as a checked position on an axis of `data`."""
-    context.include(HEADER)
+    context.include(context.backend.movement)
     extent = context.type(data).shape[axis]
     site = context.site(op, extent)
     return f"dfc::checked({index}, {text(expression(extent))}, _report, {site})"

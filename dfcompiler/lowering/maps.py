@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import dace
@@ -78,21 +79,40 @@ def pointer(
 
 
 def add_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
-    """Adds the map to `state`."""
+    """Adds the map to `state`, in the form that the backend gives to maps."""
+    context.backend.add_map(context, state, body)
+
+
+def add_shared_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
+    """Adds a map whose iterations the threads of a call share among each other."""
+    ranges = list(body.ranges) or [ONCE]
+    params = [name for name, _ in ranges]
+    extents = subsets.Range([(0, extent - 1, 1) for _, extent in ranges])
+    scope = nodes.Map(body.label, params, extents, dtypes.ScheduleType.Sequential)
+    share(scope, max(1, len(params) - body.serial))
+    add_scopes(context, state, body, [scope])
+
+
+def add_scopes(
+    context: Context, state: dace.SDFGState, body: MapBody, scopes: Sequence[nodes.Map]
+) -> None:
+    """Adds the tasklet of `body` inside maps, the outermost one first, and its memlets."""
     sdfg = context.sdfg
     _check_offsets(sdfg, body)
     tasklet = nodes.Tasklet(
         body.label,
-        {read.connector: _connector_type(sdfg, read) for read in body.reads},
-        {write.connector: _connector_type(sdfg, write) for write in body.writes},
+        {read.connector: connector_type(sdfg, read) for read in body.reads},
+        {write.connector: connector_type(sdfg, write) for write in body.writes},
         body.code,
         dtypes.Language.CPP,
     )
     state.add_node(tasklet)
-    entry, exit_ = _scope(context, body)
-    state.add_nodes_from([entry, exit_])
-    _connect_reads(state, body, entry, tasklet, sdfg)
-    _connect_writes(state, body, exit_, tasklet, sdfg)
+    entries = [nodes.MapEntry(scope) for scope in scopes]
+    exits = [nodes.MapExit(scope) for scope in scopes]
+    state.add_nodes_from([*entries, *exits])
+    context.works.append(body.work)
+    _connect_reads(state, body, entries, tasklet, sdfg)
+    _connect_writes(state, body, exits[::-1], tasklet, sdfg)
 
 
 def _check_offsets(sdfg: dace.SDFG, body: MapBody) -> None:
@@ -110,16 +130,6 @@ def _check_offsets(sdfg: dace.SDFG, body: MapBody) -> None:
             )
 
 
-def _scope(context: Context, body: MapBody) -> tuple[nodes.MapEntry, nodes.MapExit]:
-    ranges = list(body.ranges) or [ONCE]
-    params = [name for name, _ in ranges]
-    extents = subsets.Range([(0, extent - 1, 1) for _, extent in ranges])
-    scope = nodes.Map(body.label, params, extents, dtypes.ScheduleType.Sequential)
-    share(scope, max(1, len(params) - body.serial))
-    context.works.append(body.work)
-    return nodes.MapEntry(scope), nodes.MapExit(scope)
-
-
 def share(scope: nodes.Map, axes: int) -> None:
     """Shares the iterations over the outer `axes` of a map among the threads of the call.
 
@@ -130,38 +140,52 @@ def share(scope: nodes.Map, axes: int) -> None:
 
 
 def _connect_reads(
-    state: dace.SDFGState, body: MapBody, entry: Any, tasklet: Any, sdfg: dace.SDFG
+    state: dace.SDFGState, body: MapBody, entries: Sequence[Any], tasklet: Any, sdfg: dace.SDFG
 ) -> None:
+    """Memlets from arrays through the entries to the tasklet."""
+    inner = entries[-1]
     for array in dict.fromkeys(read.array for read in body.reads):
-        entry.add_in_connector(f"IN_{array}")
-        entry.add_out_connector(f"OUT_{array}")
-        whole = dace.Memlet(data=array, subset=everything(sdfg.arrays[array]))
-        state.add_edge(state.add_read(array), None, entry, f"IN_{array}", whole)
+        chain = [state.add_read(array), *entries]
+        for entry in entries:
+            entry.add_in_connector(f"IN_{array}")
+            entry.add_out_connector(f"OUT_{array}")
+        for number, (source, entry) in enumerate(pairwise(chain)):
+            whole = dace.Memlet(data=array, subset=everything(sdfg.arrays[array]))
+            out = f"OUT_{array}" if number else None
+            state.add_edge(source, out, entry, f"IN_{array}", whole)
     for read in body.reads:
-        state.add_edge(entry, f"OUT_{read.array}", tasklet, read.connector, _memlet(sdfg, read))
+        state.add_edge(inner, f"OUT_{read.array}", tasklet, read.connector, memlet(sdfg, read))
     if not body.reads:
-        state.add_nedge(entry, tasklet, dace.Memlet())
+        for source, target in pairwise([*entries, tasklet]):
+            state.add_nedge(source, target, dace.Memlet())
 
 
 def _connect_writes(
-    state: dace.SDFGState, body: MapBody, exit_: Any, tasklet: Any, sdfg: dace.SDFG
+    state: dace.SDFGState, body: MapBody, exits: Sequence[Any], tasklet: Any, sdfg: dace.SDFG
 ) -> None:
+    """Memlets from the tasklet through the exits, the innermost one first, to arrays."""
     for write in body.writes:
         array = write.array
-        exit_.add_in_connector(f"IN_{array}")
-        exit_.add_out_connector(f"OUT_{array}")
-        whole = dace.Memlet(data=array, subset=everything(sdfg.arrays[array]))
-        state.add_edge(tasklet, write.connector, exit_, f"IN_{array}", _memlet(sdfg, write))
-        state.add_edge(exit_, f"OUT_{array}", state.add_write(array), None, whole)
+        for exit_ in exits:
+            exit_.add_in_connector(f"IN_{array}")
+            exit_.add_out_connector(f"OUT_{array}")
+        state.add_edge(tasklet, write.connector, exits[0], f"IN_{array}", memlet(sdfg, write))
+        chain = [*exits, state.add_write(array)]
+        for exit_, target in pairwise(chain):
+            whole = dace.Memlet(data=array, subset=everything(sdfg.arrays[array]))
+            into = None if target is chain[-1] else f"IN_{array}"
+            state.add_edge(exit_, f"OUT_{array}", target, into, whole)
 
 
-def _memlet(sdfg: dace.SDFG, access: Access) -> dace.Memlet:
+def memlet(sdfg: dace.SDFG, access: Access) -> dace.Memlet:
+    """The memlet of an access."""
     # The volume of a pointer's memlet is not known to be what the code touches: a gather reads
     # one row of the table that it points into.
     subset = placed(sdfg.arrays[access.array], access.subset)
     return dace.Memlet(data=access.array, subset=subset, dynamic=access.pointer)
 
 
-def _connector_type(sdfg: dace.SDFG, access: Access) -> dtypes.typeclass:
+def connector_type(sdfg: dace.SDFG, access: Access) -> dtypes.typeclass:
+    """The type of a connector in the tasklet's code."""
     dtype = sdfg.arrays[access.array].dtype
     return dtypes.pointer(dtype) if access.pointer else dtype

@@ -95,7 +95,7 @@ def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[Stage])
     _check(context, op, a, b, implementation)
     packed = context.type(b).layout.is_tiled
     kinds = [stage.kind for stage in stages]
-    target = context.target
+    target = context.cpu
     node = MatMul("matmul", kinds, packed=packed, panel=target.gemm_nr, cores=target.cores)
     node.step_depth, node.block_rows = _tile(context, op)
     node.implementation = implementation
@@ -114,7 +114,7 @@ def _tile(context: Context, op: Op) -> tuple[int, int]:
     if tile is None:
         return STEP_DEPTH, BLOCK_ROWS
     rows, columns, depth, block = (int(x) for x in cast("tuple[int, ...]", tile))
-    if (rows, columns) != (context.target.gemm_mr, context.target.gemm_nr):
+    if (rows, columns) != (context.cpu.gemm_mr, context.cpu.gemm_nr):
         raise _unsupported(op, f"the kernel has no register tile of {rows} × {columns}")
     if depth < 16 or depth % 16 or block < rows:
         raise _unsupported(op, f"a tile needs a depth of 16·n and {rows} rows, not {tile}")
@@ -129,10 +129,7 @@ def _check(context: Context, op: Op, a: str, b: str, implementation: str) -> Non
     if left not in (DType.F32, DType.F64) or right not in (left, DType.I8):
         raise _unsupported(op, f"there is no kernel for {left.value} times {right.value}")
     packed = context.type(b).layout
-    if (
-        packed.is_tiled
-        and f"{packed}" != f"1/{context.target.gemm_nr} 0 1%{context.target.gemm_nr}"
-    ):
+    if packed.is_tiled and f"{packed}" != f"1/{context.cpu.gemm_nr} 0 1%{context.cpu.gemm_nr}":
         raise _unsupported(op, f"the kernel does not read the layout {packed}")
 
 
@@ -141,7 +138,7 @@ def _record(
 ) -> KernelRecord:
     if implementation != "native":
         return KernelRecord(op, f"{implementation} gemm", "asked for")
-    tile = f"{context.target.gemm_mr}x{context.target.gemm_nr}"
+    tile = f"{context.cpu.gemm_mr}x{context.cpu.gemm_nr}"
     right = context.type(b)
     codes = ", int8 codes" if right.dtype is DType.I8 else ""
     fused = f"; epilogue {' + '.join(stages)}" if stages else ""

@@ -53,23 +53,23 @@ def lower_bf16_product(context: Context, op: Op) -> None:
     implementation = context.expansions.get("matmul", "native")
     _check(context, op, b, implementation)
     kinds = [stage.kind for stage in stages]
-    node = MatMulBf16("matmul", kinds, panel=context.target.bf16_nr)
+    node = MatMulBf16("matmul", kinds, panel=context.cpu.bf16_nr)
     node.implementation = implementation
     context.include(HEADER)
     reads = {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
     *batch, rows, columns = (expression(dim) for dim in op.type.shape)
-    rate = _RATES[context.target.extension]
+    rate = _RATES[context.cpu.extension]
     elements = columns * expression(context.type(a).shape[-1])
     work = contraction_work(elements, ceil_div(product((*batch, rows)), rate))
     context.add_library_node(op, node, reads, work)
     fused = f"; epilogue {' + '.join(kinds)}" if kinds else ""
-    form = _FORMS[context.target.extension]
+    form = _FORMS[context.cpu.extension]
     context.record(
         KernelRecord(
             op,
             f"{implementation} gemm bf16",
             f"{form}, weights packed in pairs, sums in float{fused}",
-            context.target.extension,
+            context.cpu.extension,
         )
     )
 
@@ -79,7 +79,7 @@ def _check(context: Context, op: Op, b: str, implementation: str) -> None:
     if implementation not in MatMulBf16.implementations:
         known = ", ".join(sorted(MatMulBf16.implementations))
         raise UnsupportedError(f"matmul has no expansion {implementation!r}; there are {known}")
-    width, found = context.target.bf16_nr, str(context.type(b).layout)
+    width, found = context.cpu.bf16_nr, str(context.type(b).layout)
     expected = f"1/{width} 0/2 1%{width} 0%2"
     if found != expected:
         raise UnsupportedError(
@@ -113,5 +113,5 @@ def lower_cast(context: Context, op: Op) -> None:
         work=count,
     )
     add_map(context, context.new_state(op), body)
-    extension = context.target.extension
+    extension = context.cpu.extension
     context.record(KernelRecord(op, "dace-map + rounding", "rows to bfloat16", extension))

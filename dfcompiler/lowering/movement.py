@@ -153,7 +153,7 @@ def lower_pad(context: Context, op: Op) -> None:
         inside.append(f"{shifted} >= 0 && {shifted} < {text(expression(source.shape[axis]))}")
         position.append(f"({shifted}) * ({text(context.stride(name, axis))})")
     fill = f"{stored_type(op.type.dtype)}({literal(op.attr('value', 0), op.type.dtype)})"
-    context.include("cpu/elementwise.h")
+    context.include(context.backend.scalars)
     body = MapBody(
         label="pad",
         ranges=[(param, extent) for param, _, extent in loops],

@@ -20,7 +20,7 @@ from dfcompiler.lowering.symbolic import expression, product, symbol, text
 
 HEADER = "cpu/normalization.h"
 # Work of one element in units of an addition, for choosing threads.
-_SOFTMAX_WORK, NORM_WORK = 16, 6
+SOFTMAX_WORK, NORM_WORK = 16, 6
 
 
 def lower_softmax(context: Context, op: Op) -> None:
@@ -34,7 +34,7 @@ def lower_softmax(context: Context, op: Op) -> None:
     else:
         code = f"dfc::softmax_strided(_o, {strides[0]}, _x, {strides[1]}, {count});"
         reason = "the axis is strided"
-    _lower_rows(context, op, axis, code, [], _SOFTMAX_WORK, reason)
+    _lower_rows(context, op, axis, code, [], SOFTMAX_WORK, reason)
 
 
 def lower_norm(context: Context, op: Op) -> None:
@@ -44,13 +44,13 @@ def lower_norm(context: Context, op: Op) -> None:
         raise UnsupportedError(
             f"{op.kind} needs its last axis contiguous, found {op.type}", (op.result, op.source)
         )
+    context.include(HEADER)
     code, parameters = norm_call(context, op, "_x")
     _lower_rows(context, op, axis, code, parameters, NORM_WORK, "two-pass statistics of a row")
 
 
 def norm_call(context: Context, op: Op, row: str) -> tuple[str, list[Access]]:
     """The call of a row function that normalizes `row` to ``_o``, and the parameters it reads."""
-    context.include(HEADER)
     connectors = {"layer_norm": ["_gamma", "_beta"], "rms_norm": ["_gamma"]}[op.kind]
     null = f"static_cast<const {stored_type(op.type.dtype)}*>(nullptr)"
     names = op.inputs[1:]

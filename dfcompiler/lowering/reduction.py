@@ -48,7 +48,7 @@ REDUCTIONS = tuple(_OPERATIONS)
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Axes:
     """The axes of a reduction of extent other than 1: extents, and indices by map parameters."""
 
     extents: list[Any]
@@ -57,19 +57,23 @@ class _Shape:
     innermost: int
 
 
-def lower_reduction(context: Context, op: Op) -> None:
-    """Rows or columns, depending on whether the innermost axis is reduced or kept."""
+def axes_of(context: Context, op: Op) -> Axes:
+    """The axes of a reduction's operand, in the order in which they lie in memory."""
     (name,) = op.inputs
     source = context.type(name)
-    axes = set(reduced_axes(op, source.rank))
-    extents = [expression(dim) for dim in source.shape]
+    reduced = set(reduced_axes(op, source.rank))
     order = [a for a in source.layout.permutation(source.rank) if not is_one(source.shape[a])]
-    shape = _Shape(
-        extents,
-        [a for a in order if a not in axes],
-        [a for a in order if a in axes],
+    return Axes(
+        [expression(dim) for dim in source.shape],
+        [a for a in order if a not in reduced],
+        [a for a in order if a in reduced],
         order[-1] if order else -1,
     )
+
+
+def lower_reduction(context: Context, op: Op) -> None:
+    """Rows or columns, depending on whether the innermost axis is reduced or kept."""
+    shape = axes_of(context, op)
     context.include(HEADER)
     columns = shape.innermost in shape.kept
     body = _columns(context, op, shape) if columns else _rows(context, op, shape)
@@ -79,18 +83,20 @@ def lower_reduction(context: Context, op: Op) -> None:
     context.record(KernelRecord(op, f"dace-map + {how}", reason))
 
 
-def _rows(context: Context, op: Op, shape: _Shape) -> MapBody:
+def _rows(context: Context, op: Op, shape: Axes) -> MapBody:
     (name,) = op.inputs
     inner = shape.innermost
-    loops, offset = _loops(context, name, [a for a in shape.reduced if a != inner], shape.extents)
+    loops, offset = loops_over(
+        context, name, [a for a in shape.reduced if a != inner], shape.extents
+    )
     count = text(shape.extents[inner]) if inner >= 0 else "1"
-    accumulator = _accumulator(op)
+    accumulator = accumulator_type(op)
     code = [
-        f"dfc::RowReduction<dfc::{_operation(op)}, {accumulator}> total;",
+        f"dfc::RowReduction<dfc::{operation(op)}, {accumulator}> total;",
         f"{loops}total.add(_x + {offset}, {count});",
-        f"_o = {_result(op, shape, 'total.value()')};",
+        f"_o = {result_of(op, shape, 'total.value()')};",
     ]
-    begin, position = _positions(op, shape)
+    begin, position = positions(op, shape)
     return MapBody(
         label=op.kind,
         ranges=[(f"_i{a}", shape.extents[a]) for a in shape.kept],
@@ -101,25 +107,25 @@ def _rows(context: Context, op: Op, shape: _Shape) -> MapBody:
     )
 
 
-def _columns(context: Context, op: Op, shape: _Shape) -> MapBody:
+def _columns(context: Context, op: Op, shape: Axes) -> MapBody:
     (name,) = op.inputs
     inner = shape.innermost
-    accumulator = _accumulator(op)
-    block = 4 * context.target.vector_bytes // _BYTES[accumulator]
+    accumulator = accumulator_type(op)
+    block = 4 * context.cpu.vector_bytes // _BYTES[accumulator]
     extent = shape.extents[inner]
-    loops, offset = _loops(context, name, shape.reduced, shape.extents)
-    begin, position = _positions(op, shape)
+    loops, offset = loops_over(context, name, shape.reduced, shape.extents)
+    begin, position = positions(op, shape)
     width = f"std::min<int64_t>({block}, {text(extent)} - {text(begin[inner] * block)})"
     begin[inner] = begin[inner] * block
-    out_axis = _result_axes(op, context.type(name).rank)[inner]
+    out_axis = result_axes(op, context.type(name).rank)[inner]
     position[out_axis] = position[out_axis] * block
     stride = text(context.stride(op.result, out_axis))
     code = [
-        f"dfc::ColumnReduction<dfc::{_operation(op)}, {accumulator}> total;",
+        f"dfc::ColumnReduction<dfc::{operation(op)}, {accumulator}> total;",
         f"const int width = int({width});",
         f"{loops}total.add(_x + {offset}, width);",
         "for (int j = 0; j < width; ++j) "
-        f"_o[j * {stride}] = {_result(op, shape, 'total.value(j)')};",
+        f"_o[j * {stride}] = {result_of(op, shape, 'total.value(j)')};",
     ]
     ranges = [
         (f"_i{a}", ceil_div(shape.extents[a], block) if a == inner else shape.extents[a])
@@ -137,25 +143,25 @@ def _columns(context: Context, op: Op, shape: _Shape) -> MapBody:
     )
 
 
-def _loops(context: Context, name: str, axes: list[int], extents: list[Any]) -> tuple[str, str]:
+def loops_over(context: Context, name: str, axes: list[int], extents: list[Any]) -> tuple[str, str]:
     """C++ loops over reduced axes, and the offset of their elements."""
     heads = "".join(f"for (int64_t _r{a} = 0; _r{a} < {text(extents[a])}; ++_r{a}) " for a in axes)
     terms = [f"_r{a} * ({text(context.stride(name, a))})" for a in axes]
     return heads, " + ".join(terms) or "0"
 
 
-def _positions(op: Op, shape: _Shape) -> tuple[list[Any], list[Any]]:
+def positions(op: Op, shape: Axes) -> tuple[list[Any], list[Any]]:
     """The first element of the input and the element of the result of a map iteration."""
     rank = len(shape.extents)
     begin = [symbol(f"_i{a}") if a in shape.kept else 0 for a in range(rank)]
-    axes = _result_axes(op, rank)
+    axes = result_axes(op, rank)
     position: list[Any] = [0] * max(op.type.rank, 1)
     for a in shape.kept:
         position[axes[a]] = begin[a]
     return begin or [0], position
 
 
-def _result_axes(op: Op, rank: int) -> dict[int, int]:
+def result_axes(op: Op, rank: int) -> dict[int, int]:
     """The axis of the result for each kept axis of the input."""
     axes = reduced_axes(op, rank)
     kept = [a for a in range(rank) if a not in axes]
@@ -164,7 +170,8 @@ def _result_axes(op: Op, rank: int) -> dict[int, int]:
     return {a: i for i, a in enumerate(kept)}
 
 
-def _operation(op: Op) -> str:
+def operation(op: Op) -> str:
+    """The combining operation, as the kernels call it."""
     if op.type.dtype is not DType.BOOL:
         return _OPERATIONS[op.kind]
     if op.kind not in _BOOLEAN:
@@ -172,7 +179,8 @@ def _operation(op: Op) -> str:
     return _BOOLEAN[op.kind]
 
 
-def _accumulator(op: Op) -> str:
+def accumulator_type(op: Op) -> str:
+    """The C++ type of sums."""
     dtype = op.type.dtype
     if dtype is DType.BOOL:
         return "uint8_t"
@@ -181,10 +189,11 @@ def _accumulator(op: Op) -> str:
     return compute_type(dtype)
 
 
-def _result(op: Op, shape: _Shape, value: str) -> str:
+def result_of(op: Op, shape: Axes, value: str) -> str:
+    """C++ of the element that is stored for a reduced value."""
     if op.kind == "reduce_mean":
         count = text(product(shape.extents[a] for a in shape.reduced))
-        value = f"{value} / {_accumulator(op)}({count})"
+        value = f"{value} / {accumulator_type(op)}({count})"
     return f"{stored_type(op.type.dtype)}({value})"
 
 

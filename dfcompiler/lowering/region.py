@@ -50,7 +50,7 @@ def in_one_region(body: dace.SDFG, name: str) -> dace.SDFG:
     return sdfg
 
 
-def add_barrier(region: Any, label: str) -> dace.SDFGState:
+def add_barrier(region: Any, label: str) -> None:
     """A state, the first of `region`, in which the threads wait for each other.
 
     Each arm of a data-dependent branch begins with one: no thread may overwrite a flag that
@@ -58,7 +58,6 @@ def add_barrier(region: Any, label: str) -> dace.SDFGState:
     """
     state: dace.SDFGState = region.add_state(label, is_start_block=True)
     state.add_tasklet(label, {}, {}, "#pragma omp barrier", dtypes.Language.CPP, side_effects=True)
-    return state
 
 
 def _accessed(body: dace.SDFG) -> tuple[Sequence[str], Sequence[str]]:

@@ -1,33 +1,40 @@
-"""Which function lowers which operator."""
+"""Which function lowers which operator for a processor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeAlias
 
 from dfcompiler.errors import InternalError
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering import indexing, movement, normalization, reduction, rotary
 from dfcompiler.lowering.attention import lower_attention
 from dfcompiler.lowering.attention_bf16 import is_bf16_attention, lower_bf16_attention
+from dfcompiler.lowering.backend import Lowering
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.elementwise import ELEMENTWISE, lower_elementwise
 from dfcompiler.lowering.matmul import lower_linear, lower_matmul
 from dfcompiler.lowering.matmul_bf16 import is_bf16_product, lower_bf16_product, lower_cast
 from dfcompiler.lowering.row import lower_row
 
-Lowering: TypeAlias = Callable[[Context, Op], None]
-
 
 def lower_fused(context: Context, op: Op) -> None:
     """A fused operator by the kernel that its pass made it for."""
+    by_kernel(FUSED_KERNELS, op)(context, op)
+
+
+def by_kernel(kernels: Mapping[str, Lowering], op: Op) -> Lowering:
+    """The one of `kernels` that a fused operator was made for.
+
+    Raises:
+        InternalError: if it is not among them.
+    """
     kernel = str(op.attr("kernel", ""))
-    if kernel not in FUSED_KERNELS:
+    if kernel not in kernels:
         raise InternalError(
             f"{op.result} is fused for the kernel {kernel!r}, which the lowering does not have"
         )
-    FUSED_KERNELS[kernel](context, op)
+    return kernels[kernel]
 
 
 def lower_attention_of(context: Context, op: Op) -> None:

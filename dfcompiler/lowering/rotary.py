@@ -19,7 +19,7 @@ def lower_rotary(context: Context, op: Op) -> None:
     kept = [a for a in range(last) if not is_one(op.type.shape[a])]
     begin: list[Any] = [symbol(f"_i{a}") if a in kept else 0 for a in range(rank)]
     reads = [
-        _angles(context, connector, name, begin)
+        angles(context, connector, name, begin)
         for connector, name in zip(("_x", "_cos", "_sin"), op.inputs, strict=True)
     ]
     pairs = "interleaved" if op.attr("interleaved", False) else "halves"
@@ -37,7 +37,7 @@ def lower_rotary(context: Context, op: Op) -> None:
     context.record(KernelRecord(op, "dace-map + row function", f"pairs are {pairs}"))
 
 
-def _angles(context: Context, connector: str, name: str, begin: list[Any]) -> Access:
+def angles(context: Context, connector: str, name: str, begin: list[Any]) -> Access:
     """A pointer to the row of `name` that broadcasts to the row at `begin`."""
     shape = context.type(name).shape
     tail = begin[len(begin) - len(shape) :]

@@ -16,7 +16,7 @@ from dfcompiler.lowering.elementwise import is_one
 from dfcompiler.lowering.indexing import checked_position
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer, whole
-from dfcompiler.lowering.normalization import NORM_WORK, norm_call
+from dfcompiler.lowering.normalization import HEADER, NORM_WORK, norm_call
 from dfcompiler.lowering.scalars import compute_type, cost, literal, scalar_expression
 from dfcompiler.lowering.symbolic import expression, product, symbol, text, unit_range
 
@@ -28,9 +28,10 @@ def lower_row(context: Context, op: Op) -> None:
         UnsupportedError: if a row is not contiguous, or the region holds anything else.
     """
     *before, norm = op.region
-    row = _Row(context, op)
+    row = Row(context, op)
     for inner in before:
         row.add(inner)
+    context.include(HEADER)
     call, parameters = norm_call(context, norm, "_o")
     lines = [*row.heads, "#pragma GCC ivdep", f"for (int64_t _j = 0; _j < {row.count}; ++_j) {{"]
     lines += [f"  {line}" for line in row.lines]
@@ -53,15 +54,18 @@ def lower_row(context: Context, op: Op) -> None:
     context.record(KernelRecord(op, "dace-map + row function", kinds))
 
 
-class _Row:
-    """The code of element `_j` of a row, operator by operator.
+class Row:
+    """The code of one element of a row, operator by operator.
 
     Attributes:
-        names: C++ expressions of the values, at `_j`.
+        dtypes: element types that it reads.
+        names: C++ expressions of the values, at the element.
         heads: lines in front of the loop.
         lines: lines in the loop.
         reads: what the tasklet reads.
     """
+
+    dtypes: tuple[DType, ...] = (DType.F32, DType.F64)
 
     def __init__(self, context: Context, op: Op) -> None:
         self.context, self.op = context, op
@@ -95,14 +99,23 @@ class _Row:
         self.names[inner.result] = name
 
     def value(self, name: str) -> str:
-        """Element `_j` of an operand, or the only one of its row."""
+        """The element of an operand, or the only one of its row."""
         if name not in self.names:
             shape = self.types[name].shape
             tail = self.begin[len(self.begin) - len(shape) :]
             begin = [0 if is_one(dim) else i for dim, i in zip(shape, tail, strict=True)]
-            last = "_j" if shape and not is_one(shape[-1]) else "0"
-            self.names[name] = f"{self.pointer(name, begin, (len(shape) - 1,))}[{last}]"
+            row = self.pointer(name, begin, (len(shape) - 1,))
+            along = bool(shape) and not is_one(shape[-1])
+            self.names[name] = self.element(row, name) if along else self.only(row, name)
         return self.names[name]
+
+    def element(self, row: str, name: str) -> str:
+        """C++ of the element of the row of `name` to which `row` points."""
+        return f"{row}[_j]"
+
+    def only(self, row: str, name: str) -> str:
+        """C++ of the only element of such a row."""
+        return f"{row}[0]"
 
     def gathered(self, inner: Op) -> str:
         """Element `_j` of the row of a table that an index names."""
@@ -114,12 +127,12 @@ class _Row:
         at = checked_position(self.context, inner, data, 0, f"_k{number}")
         step = text(self.context.stride(data, 0))
         self.heads.append(f"const auto* _g{number} = {table} + {at} * {step};")
-        return f"_g{number}[_j]"
+        return self.element(f"_g{number}", data)
 
     def pointer(self, name: str, begin: list[Any], axes: tuple[int, ...]) -> str:
         """A connector that points to the row of an operand."""
         tensor = self.types[name]
-        if tensor.dtype not in (DType.F32, DType.F64):
+        if tensor.dtype not in self.dtypes:
             raise self.unsupported(f"{name} has elements of {tensor.dtype.value}")
         row = bool(tensor.shape) and not is_one(tensor.shape[-1])
         if row and text(self.context.stride(name, tensor.rank - 1)) != "1":

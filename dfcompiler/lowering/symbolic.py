@@ -93,6 +93,15 @@ def contraction_work(elements: Any, rows: Any) -> Any:
     return work // 16 if isinstance(work, int) else int_floor(work, 16)
 
 
+def quotient_and_rest(value: Any, divisor: Any) -> tuple[Any, Any]:
+    """`value` / `divisor` rounded down, and what is left; neither is negative.
+
+    The rest is no modulus: sums of products with both collapse to `value` where they can.
+    """
+    quotient = int_floor(value, divisor)
+    return quotient, value - divisor * quotient
+
+
 def ceil_div(value: Any, divisor: int) -> Any:
     """`value` / `divisor` rounded up."""
     return -(-value // divisor) if isinstance(value, int) else int_ceil(value, divisor)

@@ -12,7 +12,7 @@ from typing import Any
 from dfcompiler.errors import UsageError
 from dfcompiler.pipeline.contract import Pass
 from dfcompiler.pipeline.runner import Pipeline
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import Target
 
 GROUP = "dfcompiler.passes"
 """The entry-point group in which packages, this one included, register their passes."""
@@ -50,26 +50,31 @@ def discover() -> dict[str, type[Pass]]:
 
 def assemble(
     steps: Sequence[Step | str],
-    target: CpuTarget | None = None,
+    target: Target | None = None,
     *,
     found: Mapping[str, type[Pass]] | None = None,
 ) -> Pipeline:
     """The pipeline of exactly these passes; fields called `target` are filled.
 
     Raises:
-        UsageError: if a pass or an option does not exist, listing what does.
+        UsageError: if a pass or an option does not exist, listing what does, or if a pass is not
+            for this target.
     """
     table = discover() if found is None else found
     wanted = [Step(step) if isinstance(step, str) else step for step in steps]
     return Pipeline(tuple(_instance(step, table, target) for step in wanted))
 
 
-def _instance(step: Step, table: Mapping[str, type[Pass]], target: CpuTarget | None) -> Pass:
+def _instance(step: Step, table: Mapping[str, type[Pass]], target: Target | None) -> Pass:
     if step.name not in table:
         raise UsageError(
             f"there is no pass {step.name}", hint=f"passes are: {', '.join(sorted(table))}"
         )
     kind, options = table[step.name], dict(step.options)
+    if target is not None and target.kind not in kind.runs_on:
+        raise UsageError(
+            f"{step.name} is not for {target.name}, only for {kind.runs_on[0]} targets"
+        )
     known = [field.name for field in fields(kind)]
     unknown = sorted(set(options) - set(known))
     if unknown:

@@ -57,11 +57,13 @@ class Pass:
         name: ``verb-object``, the file's name with hyphens.
         claims: what it promises, such as ``"flops =="`` or ``"moved_bytes <="``.
         after: for a pass of another package: the pass it follows in the named pipelines.
+        runs_on: the kinds of targets that it prepares programs for.
     """
 
     name: ClassVar[str] = ""
     claims: ClassVar[tuple[str, ...]] = ()
     after: ClassVar[str] = ""
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def run(self, program: Program, decline: Decline) -> Program:
         """The rewritten program; `program` itself when nothing matches."""

@@ -25,7 +25,7 @@ import numpy as np
 from dfcompiler.errors import DfcError, ModelError
 from dfcompiler.reference.ceilings import Rates, measure_rates
 from dfcompiler.reference.engines import Engine, Entry, load_engine
-from dfcompiler.target import parse_target
+from dfcompiler.target import parse_cpu
 
 SHORT_S = 0.1
 """A call below this is preceded by one that does not count, which wakes the engine's threads."""
@@ -63,7 +63,7 @@ class _Served:
 
     def rates(self, target: str, seconds: float) -> Rates:
         """The ceilings of this machine, measured here."""
-        return measure_rates(parse_target(target), self.entry.threads, seconds)
+        return measure_rates(parse_cpu(target), self.entry.threads, seconds)
 
     def memory(self) -> dict[str, int]:
         """Bytes of this process: resident ones, and the most there ever were."""

@@ -16,7 +16,7 @@ from dfcompiler.errors import ModelError, UsageError
 from dfcompiler.ir import parse
 from dfcompiler.reference.runners import torch_module
 from dfcompiler.runtime import manifest as runtime_manifest
-from dfcompiler.target import TARGETS, host_features, parse_target
+from dfcompiler.target import CPU_TARGETS, host_features, parse_cpu, parse_target
 from models import bert
 from models.onnx_export import export_tiny
 from tests.programs import with_random_weights
@@ -25,8 +25,8 @@ EPSILON = 2.0**-8
 """Twice the greatest relative error of rounding to bfloat16."""
 RUNNABLE = [
     name
-    for name in TARGETS
-    if host_features().issuperset(parse_target(name).extended().cpu_features)
+    for name in CPU_TARGETS
+    if host_features().issuperset(parse_cpu(name).extended().cpu_features)
 ]
 PLAIN = """program p(S) {
   input @x: f32[S, 4]
@@ -93,7 +93,7 @@ def test_a_cpu_without_the_extension_is_told(
         "program p(S) {\n input @x: f32[S, 4]\n weight @w: f32[4, 4]\n output @y: f32[S, 4]\n"
         "state main {\n @y: f32[S, 4] = matmul @x, @w\n }\n}"
     )
-    extended = parse_target("cpu:x86-64-v4+amx")
+    extended = parse_cpu("cpu:x86-64-v4+amx")
     out = tmp_path / "p.dfc"
     given = Options(target=extended, precision="bf16")
     compile_artifact(with_random_weights(program), out, given)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dfcompiler.codegen.toolchain import NUMERIC_FLAGS
-from dfcompiler.target import TARGETS, CpuTarget, host_features, parse_target
+from dfcompiler.target import CPU_TARGETS, CpuTarget, host_features, parse_cpu
 
 KERNELS = Path(__file__).resolve().parents[2] / "dfcompiler" / "kernels"
 FLAGS = ("-std=c++20", "-O3", *NUMERIC_FLAGS, "-fopenmp", "-fPIC", "-shared", "-Wall", "-Werror")
@@ -20,15 +20,15 @@ FLAGS = ("-std=c++20", "-O3", *NUMERIC_FLAGS, "-fopenmp", "-fPIC", "-shared", "-
 
 def runnable_targets(extensions: bool = False) -> list[str]:
     """The CPU targets whose code this machine can run, those with an extension only if asked."""
-    named = [name for name in TARGETS if name != "cpu" and (extensions or "+" not in name)]
-    targets = [parse_target(name).extended() for name in named]
+    named = [name for name in CPU_TARGETS if name != "cpu" and (extensions or "+" not in name)]
+    targets = [parse_cpu(name).extended() for name in named]
     return [t.name for t in targets if host_features().issuperset(t.cpu_features)]
 
 
 @cache
 def compile_kernels(source: str, target: str) -> tuple[ctypes.CDLL, CpuTarget]:
     """The functions of `source` as a library, with the target they were compiled for."""
-    machine = parse_target(target).extended()
+    machine = parse_cpu(target).extended()
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "kernels.so"
         command = ["g++", *FLAGS, *machine.flags, f"-I{KERNELS}", "-xc++", "-", "-o", str(library)]

@@ -1,0 +1,52 @@
+"""The backends, and which of them a target has."""
+
+from __future__ import annotations
+
+from dace import dtypes
+
+from dfcompiler.lowering.backend import Backend
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.control import begin_arm, fetched_flag, named
+from dfcompiler.lowering.cuda.maps import add_thread_map
+from dfcompiler.lowering.cuda.registry import CUDA_LOWERINGS
+from dfcompiler.lowering.maps import add_shared_map
+from dfcompiler.lowering.region import add_barrier, in_one_region
+from dfcompiler.lowering.registry import LOWERINGS
+from dfcompiler.target import CudaTarget, Target
+
+
+def _flag(context: Context, name: str) -> str:
+    return f"{context.array(name)}[0]"
+
+
+CPU = Backend(
+    name="CPUs",
+    lowerings=LOWERINGS,
+    storage=dtypes.StorageType.Default,
+    locations=("frame",),
+    scalars="cpu/elementwise.h",
+    movement="cpu/movement.h",
+    nosync=False,
+    add_map=add_shared_map,
+    condition=_flag,
+    begin_arm=add_barrier,
+    enclose=in_one_region,
+)
+CUDA = Backend(
+    name="GPUs",
+    lowerings=CUDA_LOWERINGS,
+    storage=dtypes.StorageType.GPU_Global,
+    locations=("frame", "cuda"),
+    scalars="cuda/math.h",
+    movement="cuda/movement.h",
+    nosync=True,
+    add_map=add_thread_map,
+    condition=fetched_flag,
+    begin_arm=begin_arm,
+    enclose=named,
+)
+
+
+def backend_of(target: Target) -> Backend:
+    """The backend that lowers for a target."""
+    return CUDA if isinstance(target, CudaTarget) else CPU

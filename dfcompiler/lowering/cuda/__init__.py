@@ -1,0 +1,1 @@
+"""Lowering for GPUs: maps become kernels, contractions become launches of our own."""

@@ -1,0 +1,56 @@
+"""Control flow around kernels: the host decides, so it fetches what it decides on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dace
+
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.maps import add_host_tasklet
+from dfcompiler.lowering.maps import Access, whole
+from dfcompiler.lowering.symbolic import unit_range
+from dfcompiler.lowering.views import DACE_TYPES, NOWHERE
+
+_FETCH = (
+    "DFC_CUDA(__state, cudaMemcpyAsync(&_value, _flag, sizeof(_value), cudaMemcpyDeviceToHost,"
+    " __dace_current_stream));\n"
+    "DFC_CUDA(__state, cudaStreamSynchronize(__dace_current_stream));"
+)
+
+
+def fetched_flag(context: Context, name: str) -> str:
+    """Appends a state that brings a flag to the host; the variable that holds it then.
+
+    The flag is copied on the stream behind the kernel that wrote it, and the host waits: a call
+    with such a branch cannot be captured as a graph.
+    """
+    flag = context.array(name)
+    number = sum(1 for array in context.sdfg.arrays if array.startswith("host_flag"))
+    variable = f"host_flag{number}"
+    context.sdfg.add_scalar(variable, DACE_TYPES[context.type(name).dtype], transient=True)
+    context.include("cuda/check.h")
+    state = dace.SDFGState(f"fetch_{variable}")
+    state.set_default_lineinfo(NOWHERE)
+    state.nosync = True
+    context.append(state)
+    add_host_tasklet(
+        context,
+        state,
+        "fetch_flag",
+        [whole(context, "_flag", flag)],
+        [Access("_value", variable, unit_range(0))],
+        _FETCH,
+    )
+    return variable
+
+
+def begin_arm(region: Any, label: str) -> None:
+    """An empty state: kernels of a stream run in order, so nobody has to wait."""
+    region.add_state(label, is_start_block=True)
+
+
+def named(body: dace.SDFG, name: str) -> dace.SDFG:
+    """The body itself under the name of the function."""
+    body.name = name
+    return body

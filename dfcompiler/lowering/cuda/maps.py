@@ -1,0 +1,245 @@
+"""How operators reach the GPU: kernels that DaCe makes of maps, and launches of our own.
+
+    add_map      (`lowering.maps`)  one thread for each iteration; neighbours have neighbouring
+                                    iterations of the innermost range
+    add_row_map                     one block for each iteration; all its threads run the code
+    add_launch                      host code between kernels, which launches a kernel of ours
+
+A map of one thread for each iteration:
+
+         inner range ──▶
+    ┌──────────┬──────────┬───┐
+    │ threads  │  block   │   │  ranges
+    │   x × y  │          │   │    0 … -2, as one
+    ├──────────┼──────────┤   │      │
+    └──────────┴──────────┴───┘      ▼
+
+Blocks are counted along x over the outer ranges (up to 2³¹) and along y over the inner one (65535).
+Where the elements lie in the order of the iterations, all ranges are one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dace
+import sympy
+from dace import dtypes, subsets
+from dace.sdfg import nodes
+
+from dfcompiler.ir.program import Op
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.maps import (
+    ONCE,
+    Access,
+    MapBody,
+    add_scopes,
+    connector_type,
+    memlet,
+    whole,
+)
+from dfcompiler.lowering.symbolic import is_static, product, quotient_and_rest, symbol, text
+from dfcompiler.lowering.views import strides
+
+BLOCK = 256
+"""Threads of a block of a map; with up to 8 such blocks a multiprocessor is full."""
+_BLOCK_X, _BLOCK_Y = "_block_x", "_block_y"
+_ELEMENT, _OUTER, _ROW, _THREAD = "_element", "_outer", "_row", "_thread"
+
+
+def add_thread_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
+    """Adds a map with one thread for each iteration; `body.serial` means nothing here."""
+    ranges = list(body.ranges) or [ONCE]
+    if len(ranges) > 1 and _is_flat(context, body):
+        name, extent, body = _as_one(body, ranges, _ELEMENT)
+        ranges = [(name, extent)]
+    *outer, (inner, columns) = ranges
+    width = _threads_along(columns)
+    if not outer:
+        _add_blocks(context, state, body, [(_BLOCK_X, inner, columns, width)])
+        return
+    name, rows, body = _as_one(body, outer, _OUTER)
+    blocks = [(_BLOCK_Y, inner, columns, width), (_BLOCK_X, name, rows, BLOCK // width)]
+    _add_blocks(context, state, body, blocks)
+
+
+def add_row_map(
+    context: Context, state: dace.SDFGState, body: MapBody, threads: int = BLOCK
+) -> None:
+    """Adds a map with one block for each iteration; all threads of the block run `body.code`.
+
+    The code calls device functions that share the work among the threads of the block; nothing
+    but such calls may write.
+    """
+    name, rows, body = _as_one(body, list(body.ranges) or [ONCE], _ROW)
+    grid = _device_map(body.label, {name: (0, rows - 1, 1)})
+    block = nodes.Map(
+        f"{body.label}_threads",
+        [_THREAD],
+        subsets.Range([(0, threads - 1, 1)]),
+        dtypes.ScheduleType.GPU_ThreadBlock,
+    )
+    add_scopes(context, state, body, [grid, block])
+
+
+def add_launch(
+    context: Context,
+    op: Op,
+    reads: Mapping[str, str],
+    code: str,
+    *,
+    work: Any,
+    writes: Mapping[str, str] | None = None,
+    suffix: str = "",
+) -> None:
+    """Adds a state with host code that launches kernels on ``__dace_current_stream``.
+
+    Args:
+        context: where to.
+        op: the operator that the code computes.
+        reads: device pointers to first elements: connector → ``%value`` or ``@container``.
+        code: C++; calls are wrapped: ``DFC_CUDA(__state, dfc::cuda::gemm<…>(…));``.
+        work: cost of the operator in element-wise operations.
+        writes: as `reads`; ``_o`` → the operator's result when not given.
+        suffix: tells states of the same operator apart.
+    """
+    context.include("cuda/check.h")
+    context.works.append(work)
+    state = context.new_state(op, suffix)
+    ins = [whole(context, c, context.array(name)) for c, name in reads.items()]
+    outs = writes if writes is not None else {"_o": op.result}
+    add_host_tasklet(
+        context,
+        state,
+        op.kind,
+        ins,
+        [whole(context, c, context.array(name)) for c, name in outs.items()],
+        code,
+    )
+
+
+def add_host_tasklet(
+    context: Context,
+    state: dace.SDFGState,
+    label: str,
+    reads: Sequence[Access],
+    writes: Sequence[Access],
+    code: str,
+) -> None:
+    """Adds host code outside of any map, in order with the kernels before and after it."""
+    sdfg = context.sdfg
+    tasklet = state.add_tasklet(
+        label,
+        {access.connector: connector_type(sdfg, access) for access in reads},
+        {access.connector: connector_type(sdfg, access) for access in writes},
+        code,
+        dtypes.Language.CPP,
+        side_effects=True,
+    )
+    for access in reads:
+        source = state.add_read(access.array)
+        state.add_edge(source, None, tasklet, access.connector, memlet(sdfg, access))
+    for access in writes:
+        target = state.add_write(access.array)
+        state.add_edge(tasklet, access.connector, target, None, memlet(sdfg, access))
+
+
+def _is_flat(context: Context, body: MapBody) -> bool:
+    """Whether every array is walked in the order of the iterations, but for short broadcasts.
+
+    Extents behind the outermost one that are no numbers make divisions of 64 bits of what is not.
+    """
+    position: Any = 0
+    for param, extent in body.ranges:
+        position = position * extent + symbol(param)
+    params = {symbol(param) for param, _ in body.ranges}
+    static = all(is_static(extent) for _, extent in body.ranges[1:])
+    for access in (*body.writes, *body.reads):
+        steps = strides(context.sdfg.arrays[access.array])
+        begins = [begin for begin, _, _ in access.subset.ranges]
+        place: Any = sum(begin * step for begin, step in zip(begins, steps, strict=True))
+        used = params & getattr(place, "free_symbols", set())
+        follows = not sympy.expand(place - position).free_symbols & params
+        if used and not follows and (access in body.writes or not static):
+            return False
+    return True
+
+
+def _threads_along(extent: Any) -> int:
+    """Threads of a block along the innermost range: a power of two that covers short ones."""
+    if not is_static(extent):
+        return BLOCK
+    width = 1
+    while width < min(int(extent), BLOCK):
+        width *= 2
+    return width
+
+
+def _add_blocks(
+    context: Context,
+    state: dace.SDFGState,
+    body: MapBody,
+    blocks: Sequence[tuple[str, str, Any, int]],
+) -> None:
+    """A map over blocks and one over the threads of a block, for (block, param, extent, size)."""
+    grid = _device_map(
+        body.label, {name: (0, extent - 1, size) for name, _, extent, size in blocks}
+    )
+    # The innermost range has the threads of x, whichever axis its blocks are counted along.
+    inside = {
+        param: (symbol(name), sympy.Min(symbol(name) + size - 1, extent - 1), 1)
+        for name, param, extent, size in reversed(blocks)
+    }
+    threads = nodes.Map(
+        f"{body.label}_threads",
+        list(inside),
+        subsets.Range(list(inside.values())),
+        dtypes.ScheduleType.GPU_ThreadBlock,
+    )
+    add_scopes(context, state, body, [grid, threads])
+
+
+def _device_map(label: str, ranges: Mapping[str, tuple[Any, Any, Any]]) -> nodes.Map:
+    return nodes.Map(
+        label,
+        list(ranges),
+        subsets.Range(list(ranges.values())),
+        dtypes.ScheduleType.GPU_Device,
+    )
+
+
+def _as_one(
+    body: MapBody, ranges: Sequence[tuple[str, Any]], name: str
+) -> tuple[str, Any, MapBody]:
+    """`ranges` as one parameter: its name, its extent, and the body with their values from it."""
+    if len(ranges) == 1:
+        return (*ranges[0], body)
+    position: Any = symbol(name)
+    values: dict[Any, Any] = {}
+    for param, extent in reversed(ranges[1:]):
+        position, values[symbol(param)] = quotient_and_rest(position, extent)
+    values[symbol(ranges[0][0])] = position
+
+    def moved(access: Access) -> Access:
+        subset = subsets.Range([tuple(_at(x, values) for x in r) for r in access.subset.ranges])
+        return replace(access, subset=subset)
+
+    heads = [
+        f"const int64_t {param} = {text(values[symbol(param)])};"
+        for param, _ in ranges
+        if re.search(rf"\b{param}\b", body.code)
+    ]
+    body = replace(
+        body,
+        reads=[moved(access) for access in body.reads],
+        writes=[moved(access) for access in body.writes],
+        code="\n".join([*heads, body.code]),
+    )
+    return name, product(extent for _, extent in ranges), body
+
+
+def _at(value: Any, values: Mapping[Any, Any]) -> Any:
+    return value.subs(values) if isinstance(value, sympy.Basic) else value

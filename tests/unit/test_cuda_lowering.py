@@ -1,0 +1,107 @@
+"""Lowering for GPUs: which kernels a program becomes, and that nvcc compiles them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dfcompiler.codegen.dace_sources import generate_program
+from dfcompiler.codegen.library import KERNELS, PRELUDE, prelude_text
+from dfcompiler.errors import UnsupportedError
+from dfcompiler.ir import parse
+from dfcompiler.lowering import lower
+from dfcompiler.target import parse_target
+
+GPU = parse_target("cuda:sm_90")
+MOVES = """
+program moves(B, S) {
+  input  @x: f32[B, S, 7, 64]
+  input  @bias: bf16[64]
+  output @y: f32[B, 7, S, 64]
+  output @z: bf16[B, S, 7, 64]
+  state main {
+    %0: f32[B, S, 7, 64] = exp @x
+    %1: f32[64] = cast @bias {to = f32}
+    %2: f32[B, S, 7, 64] = add %0, %1
+    @y: f32[B, 7, S, 64] = transpose %2 {perm = [0, 2, 1, 3]}
+    @z: bf16[B, S, 7, 64] = cast %2 {to = bf16}
+  }
+}
+"""
+LOOP = """
+program countdown {
+  input  @x: f32[8]
+  output @y: f32[8]
+  temp   @done: bool
+  state begin {
+    @y: f32[8] = copy @x
+  }
+  loop steps for i in 0..9 until @done {
+    state halve {
+      %0: f32 = constant {value = 0.5}
+      @y: f32[8] = mul @y, %0
+      %1: f32 = reduce_max @y {axes = [0]}
+      %2: f32 = constant {value = 1.0}
+      @done: bool = less %1, %2
+    }
+  }
+}
+"""
+
+
+def kernels_of(text: str) -> tuple[str, str]:
+    """The host code and the device code of a program."""
+    lowered = lower(parse(text), GPU)
+    generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
+    return prelude_text(generated.includes, GPU) + generated.code, generated.device
+
+
+def test_ranges_become_one_where_elements_lie_in_their_order() -> None:
+    _, device = kernels_of(MOVES)
+    assert "in_x[_element]" in device
+    # The broadcast vector keeps its axis apart: no thread divides to find its element of it.
+    assert "v0[(_i3 + (64 * _outer))]" in device
+
+
+def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:
+    assert "Synchronize" not in kernels_of(MOVES)[0].partition("__program_moves_internal")[2]
+    frame, _ = kernels_of(LOOP)
+    assert frame.count("cudaStreamSynchronize(__dace_current_stream)") == 1
+    assert "if (host_flag0)" in frame
+
+
+def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dfcompiler.lowering import backends
+
+    without = {k: v for k, v in backends.CUDA.lowerings.items() if k not in ("exp", "transpose")}
+    monkeypatch.setattr("dfcompiler.lowering.driver.backend_of", lambda _: _with(without))
+    with pytest.raises(UnsupportedError) as caught:
+        lower(parse(MOVES), GPU)
+    assert "2 operators cannot be lowered to code for GPUs" in str(caught.value)
+    assert "exp: %0" in str(caught.value)
+    assert "transpose: @y" in str(caught.value)
+
+
+def _with(lowerings: object) -> object:
+    from dataclasses import replace
+
+    from dfcompiler.lowering.backends import CUDA
+
+    return replace(CUDA, lowerings=lowerings)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
+@pytest.mark.parametrize("text", [MOVES, LOOP], ids=["moves", "loop"])
+def test_nvcc_compiles_frame_and_kernels(text: str, tmp_path: Path) -> None:
+    frame, device = kernels_of(text)
+    frame = "\n".join(line for line in frame.splitlines() if PRELUDE not in line)
+    (tmp_path / "frame.cpp").write_text(frame)
+    (tmp_path / "maps.cu").write_text(device)
+    for name in ("frame.cpp", "maps.cu"):
+        command = ["nvcc", "-std=c++20", "-gencode", "arch=compute_90a,code=sm_90a"]
+        command += [f"-I{KERNELS}", "-c", name, "-o", f"{name}.o"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
