@@ -22,8 +22,8 @@ Array = np.ndarray
 
 emulated = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
 
-TYPES = {"f32": "float", "bf16": "__nv_bfloat16", "f16": "__half"}
-DTYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
+TYPES = {"f32": "float", "tf32": "float", "bf16": "__nv_bfloat16", "f16": "__half"}
+DTYPES = {"f32": np.float32, "tf32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
 ACTIVATIONS = {
     "none": lambda x: x,
     "gelu": lambda x: x * special.ndtr(x),
@@ -34,11 +34,17 @@ ACTIVATIONS = {
     "sigmoid": special.expit,
 }
 RESIDUALS = {"none": lambda x, r: x, "add": np.add, "mul": np.multiply}
-FUSED = {"f32": ("gelu", "none"), "bf16": ("silu", "mul"), "f16": ("none", "add")}
+FUSED = {
+    "f32": ("gelu", "none"),
+    "tf32": ("relu", "none"),
+    "bf16": ("silu", "mul"),
+    "f16": ("none", "add"),
+}
 SHAPES = {
     "f32": ("FloatLarge", "FloatSmall"),
-    "bf16": ("TensorLarge", "TensorMedium", "TensorFew"),
-    "f16": ("TensorMedium",),
+    "tf32": ("TensorLarge<float>", "TensorMedium<float>", "TensorFew<float>"),
+    "bf16": ("TensorLarge<__nv_bfloat16>", "TensorFew<__nv_bfloat16>"),
+    "f16": ("TensorMedium<__half>",),
 }
 HEAD = r"""#include "cuda/gemm.cuh"
 using namespace dfc::cuda;
@@ -52,12 +58,12 @@ Gemm<T> product(const T* a, const T* b, T* c, const T* bias, const T* residual, 
 """
 ANY = """
 extern "C" int any_{name}(OPERANDS({dtype}), long) {{
-  return gemm<{dtype}, Activation::{activation}, Residual::{residual}>(
+  return gemm<{dtype}, Activation::{activation}, Residual::{residual}, Floats::{floats}>(
       nullptr, product(a, b, c, bias, residual, s));
 }}
 """
 TILES = """
-extern "C" int {shape}_{name}(OPERANDS({dtype}), long wanted) {{
+extern "C" int tile{number}_{name}(OPERANDS({dtype}), long wanted) {{
   const Gemm<{dtype}> p = product(a, b, c, bias, residual, s);
   return run_tiles<{shape}, {dtype}, Activation::{activation}, Residual::{residual}>(
       nullptr, p, wanted, along_of_b(p));
@@ -81,11 +87,9 @@ extern "C" int {activation}_{residual}(float* c, const float* x, const float* bi
 def products(dtype: str) -> Library:
     activation, residual = FUSED[dtype]
     names = {"name": dtype, "dtype": TYPES[dtype], "activation": activation, "residual": residual}
-    return build(
-        HEAD
-        + ANY.format(**names)
-        + "".join(TILES.format(shape=shape, **names) for shape in SHAPES[dtype])
-    )
+    tiles = (TILES.format(number=i, shape=s, **names) for i, s in enumerate(SHAPES[dtype]))
+    floats = "tf32" if dtype == "tf32" else "exact"
+    return build(HEAD + ANY.format(floats=floats, **names) + "".join(tiles))
 
 
 @cache
@@ -133,7 +137,9 @@ def check(
     activation, rest = FUSED[dtype]
     wide = [x.astype(np.float64) for x in (left, right, bias, residual)]
     expected = RESIDUALS[rest](ACTIVATIONS[activation](wide[0] @ wide[1] + wide[2]), wide[3])
-    assert_close(c[..., :columns], expected.astype(kind))
+    # A tf32 has as many bits behind the point as a float16.
+    computed = "float16" if dtype == "tf32" else ""
+    assert_close(c[..., :columns], expected.astype(kind), computed_in=computed)
     assert (c[..., columns:] == np.array(7, kind)).all(), "columns beside c are written"
 
 
@@ -182,17 +188,18 @@ def test_no_depth(dtype: str) -> None:
 @emulated
 @pytest.mark.parametrize("b", ["C", "F"])
 @pytest.mark.parametrize(
-    ("dtype", "shape"), [(dtype, shape) for dtype, shapes in SHAPES.items() for shape in shapes]
+    ("dtype", "number"),
+    [(dtype, i) for dtype, shapes in SHAPES.items() for i in range(len(shapes))],
 )
-def test_every_tile(dtype: str, shape: str, b: str) -> None:
-    check(dtype, shape, (1, 130, 136, 72), b=b)
+def test_every_tile(dtype: str, number: int, b: str) -> None:
+    check(dtype, f"tile{number}", (1, 130, 136, 72), b=b)
 
 
 @emulated
 @pytest.mark.parametrize("b", ["C", "F"])
 @pytest.mark.parametrize("dtype", TYPES)
 def test_k_split_among_blocks(dtype: str, b: str) -> None:
-    check(dtype, SHAPES[dtype][-1], (2, 20, 40, 520), b=b, wanted=64)
+    check(dtype, f"tile{len(SHAPES[dtype]) - 1}", (2, 20, 40, 520), b=b, wanted=64)
 
 
 @emulated
@@ -215,13 +222,14 @@ def test_every_epilogue(activation: str, residual: str) -> None:
 def test_nvcc_compiles_the_kernels_without_spills(dtype: str, arch: str, tmp_path: Path) -> None:
     activation, residual = FUSED[dtype]
     kind = f"{TYPES[dtype]}, Activation::{activation}, Residual::{residual}"
+    gemm = f"gemm<{kind}, Floats::tf32>" if dtype == "tf32" else f"gemm<{kind}>"
     lines = [
         '#include "cuda/gemm.cuh"',
         '#include "cuda/gemm_lt.cuh"',
         "using namespace dfc::cuda;",
         *(
-            f"template cudaError_t dfc::cuda::{name}<{kind}>(cudaStream_t, Gemm<{TYPES[dtype]}>);"
-            for name in ("gemm", "gemm_lt")
+            f"template cudaError_t dfc::cuda::{name}(cudaStream_t, Gemm<{TYPES[dtype]}>);"
+            for name in (gemm, f"gemm_lt<{kind}>")
         ),
     ]
     (tmp_path / "unit.cu").write_text("\n".join(lines))

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "gemm.h"
 #include "gemm_finish.cuh"
@@ -55,7 +56,8 @@ template <class T>
 Split split_of(const Gemm<T>& p, long tiles, long wanted) {
   const long bytes = p.batch * p.M * p.N * static_cast<long>(sizeof(float));
   long parts = wanted / (tiles < 1 ? 1 : tiles);
-  const long deep = p.K / SPLIT_DEPTH, room = static_cast<long>(WORKSPACE_BYTES) / (bytes < 1 ? 1 : bytes);
+  const long deep = p.K / SPLIT_DEPTH;
+  const long room = static_cast<long>(WORKSPACE_BYTES) / (bytes < 1 ? 1 : bytes);
   if (parts > deep) parts = deep;
   if (parts > room) parts = room;
   if (parts < 2) return {1, p.K, nullptr};
@@ -85,7 +87,7 @@ cudaError_t run(void (*kernel)(Gemm<T>, Split), long tiles, int threads, int sha
 
 template <class S, class T, Along along_a, Along along_b, Activation activation, Residual residual>
 constexpr auto tile_kernel() {
-  if constexpr (sizeof(T) == 4)
+  if constexpr (S::exact)
     return gemm_float<S, along_a, along_b, activation, residual>;
   else
     return gemm_tensor<S, T, along_a, along_b, activation, residual>;
@@ -124,7 +126,7 @@ bool is_vector(const Gemm<T>& p, Along along_b) {
                                  : along_b == Along::depth && p.K % per_chunk == 0 && chunks_of_a(p);
 }
 
-template <class T, Activation activation, Residual residual>
+template <class T, Activation activation, Residual residual, Floats floats>
 cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   if (p.batch < 1 || p.M < 1 || p.N < 1) return cudaSuccess;
   int device = 0, multiprocessors = 0;
@@ -132,8 +134,9 @@ cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   if (error == cudaSuccess)
     error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (error != cudaSuccess) return error;
-  using Large = std::conditional_t<sizeof(T) == 4, FloatLarge, TensorLarge>;
-  using Small = std::conditional_t<sizeof(T) == 4, FloatSmall, TensorMedium>;
+  constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
+  using Large = std::conditional_t<exact, FloatLarge, TensorLarge<T>>;
+  using Small = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
   const Along along_b = along_of_b(p);
   if (is_vector(p, along_b)) {
     if (p.M == 1) return run_vector<1, T, activation, residual>(stream, p, multiprocessors, along_b);
@@ -146,9 +149,9 @@ cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
         tile_kernel<Small, T, Along::elements, Along::elements, activation, residual>(), tiles,
         Small::THREADS, Small::SHARED_BYTES, stream, p, split_of(p, tiles, wanted));
   }
-  if constexpr (sizeof(T) == 2) {
-    if (p.M <= TensorFew::BM)
-      return run_tiles<TensorFew, T, activation, residual>(stream, p, 2 * wanted, along_b);
+  if constexpr (!exact) {
+    if (p.M <= TensorFew<T>::BM)
+      return run_tiles<TensorFew<T>, T, activation, residual>(stream, p, 2 * wanted, along_b);
   }
   const long large = p.batch * ceil_div(p.M, Large::BM) * ceil_div(p.N, Large::BN);
   if (large >= multiprocessors)

@@ -9,6 +9,8 @@ namespace dfc::cuda {
 
 enum class Activation { none, gelu, gelu_tanh, silu, relu, tanh, sigmoid };
 enum class Residual { none, add, mul };
+// What becomes of float operands before they are multiplied; sums are floats either way.
+enum class Floats { exact, tf32 };
 
 // A batch of products of [M, K] and [K, N]; strides count elements, and rows of c are contiguous.
 //
@@ -31,7 +33,7 @@ struct Gemm {
 };
 
 // Enqueues the product; returns what the launches returned.
-template <class T, Activation activation, Residual residual>
+template <class T, Activation activation, Residual residual, Floats floats = Floats::exact>
 cudaError_t gemm(cudaStream_t stream, Gemm<T> p);
 
 }  // namespace dfc::cuda

@@ -23,6 +23,7 @@ namespace dfc::cuda {
 
 template <int BM_, int BN_, int TM_, int TN_>
 struct FloatShape {
+  static constexpr bool exact = true;
   static constexpr int BM = BM_, BN = BN_, BK = 16, TM = TM_, TN = TN_, STAGES = 3;
   static constexpr int THREADS = BM / TM * (BN / TN);
   static constexpr int WARP_M = 4 * TM, WARP_N = 8 * TN;

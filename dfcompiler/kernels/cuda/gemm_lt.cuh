@@ -199,7 +199,8 @@ cudaError_t gemm_lt(cudaStream_t stream, Gemm<T> p) {
   if (p.batch < 1 || p.M < 1 || p.N < 1) return cudaSuccess;
   const bool n_first = p.b_col == 1, m_first = p.a_col != 1 && p.a_row == 1;
   if (p.K < 1 || (!n_first && p.b_row != 1) || (p.a_col != 1 && !m_first)) {
-    explain_failure("cuBLASLt multiplies matrices with a contiguous axis and at least one step of k");
+    explain_failure(
+        "cuBLASLt multiplies matrices with a contiguous axis and at least one step of k");
     return cudaErrorInvalidValue;
   }
   constexpr bool act = activation == Activation::none || activation == Activation::relu ||
