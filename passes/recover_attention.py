@@ -37,7 +37,8 @@ class RecoverAttention(Pass):
       provably hides nothing goes, and expansions go.
     * Guards that set rows without a visible key to zero go: `attention` does so itself.
     * Batch and heads may be merged in one axis, kᵀ may be any transpose, and key and value heads
-      that were repeated for groups of queries are read unrepeated.
+      that were repeated for groups of queries are read unrepeated; so are those of a cache, unless
+      it is written in between.
     * Casts of the scores to a higher precision and back go: `attention` computes them in f32.
     * An `attention` that the model has as an operator is simplified in the same ways.
 

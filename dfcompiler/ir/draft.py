@@ -15,7 +15,8 @@ from dfcompiler.ir.types import TensorType
 class Draft:
     """Operators drafted for the place of one operator of a state, their types inferred.
 
-    What was committed stays readable for later drafts, so `once` shares values between sites.
+    What was committed stays readable for later drafts, so `once` shares values between sites,
+    unless a draft reads a container that the program writes.
     """
 
     def __init__(self, state: StateRewriter) -> None:
@@ -70,25 +71,35 @@ class Draft:
         return known
 
     def commit(self, op: Op) -> bool:
-        """Puts the draft in the place of `op`; False, and nothing done, if a read would move.
+        """Puts the draft in the place of `op`; False, and nothing done, if a read would change.
 
-        An operator that reads a container which the program writes must not move past a write;
-        what `op` reads itself does not move.
+        The draft reads what `op` and the operators before it read. Where the program writes such
+        a container, they must all have read it after the last write before `op`.
         """
         reads = {name for drafted in self._pending for name in drafted.inputs}
-        reads -= self._types.keys() | set(op.inputs)
-        if not all(self.state.is_stable(name) for name in reads):
+        moving = [n for n in reads - self._types.keys() if not self.state.is_stable(n)]
+        if not all(_reads_alike(self.state, name, op) for name in moving):
             self.discard()
             return False
         *first, last = self._pending
         self.state.replace(op, [*first, replace(last, result=op.result)])
-        self._shared |= self._unsure
+        if not moving:
+            self._shared |= self._unsure
         self._pending, self._unsure = [], {}
         return True
 
     def discard(self) -> None:
         """Drops what was drafted since the last commit."""
         self._pending, self._unsure = [], {}
+
+
+def _reads_alike(state: StateRewriter, name: str, op: Op) -> bool:
+    """Whether every value computed from a container before `op` saw what `op` would read in it."""
+    before = state.state.ops[: state.positions[id(op)]]
+    written = max((i for i, other in enumerate(before) if other.result == name), default=-1)
+    return not any(
+        name in other.inputs and other.result.startswith("%") for other in before[: written + 1]
+    )
 
 
 def draft_states(

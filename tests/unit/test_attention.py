@@ -287,6 +287,18 @@ def test_what_a_mask_hides_may_hold_anything_where_scores_are_infinite() -> None
     np.testing.assert_allclose(case.run(runnable_targets()[0]), expected, rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("queries", [1, 2, 40])
+@pytest.mark.parametrize("mask", ["behind a length", "in front of a start"])
+@pytest.mark.parametrize("target", runnable_targets())
+def test_ends_that_a_mask_hides_are_not_read(target: str, mask: str, queries: int) -> None:
+    case = Case((1, 2, 1, queries, 700, 32, 32), mask, False)
+    expected = case.expected()
+    hidden = slice(351, None) if mask == "behind a length" else slice(700 // 3)
+    for operand in case.inputs[1:]:
+        operand[:, :, hidden] = np.nan
+    np.testing.assert_allclose(case.run(target), expected, rtol=0, atol=5e-6)
+
+
 PROGRAM = """
 program attend(B, S, T) {
   input  @q: f32[B, 4, S, 24]

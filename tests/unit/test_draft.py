@@ -49,3 +49,32 @@ def test_values_shared_by_a_mismatch_are_drafted_again() -> None:
     program = draft_states(parse(PROGRAM), rewrite, lambda op, reason: None)
     assert made == ["neg", "abs"]
     assert [op.kind for op in program.ops()] == ["neg", "exp", "sqrt"]
+
+
+TWICE = """
+program p(S) {
+  input @x: f32[S]
+  persist @state: f32[S]
+  output @y: f32[S]
+  output @z: f32[S]
+  state main {
+    %0: f32[S] = neg @state
+    @y: f32[S] = exp %0
+    @state: f32[S] = copy @x
+    %1: f32[S] = abs @state
+    @z: f32[S] = exp %1
+  }
+}
+"""
+
+
+def test_what_reads_state_is_not_shared_with_a_later_site() -> None:
+    def rewrite(draft: Draft, op: Op) -> None:
+        if op.kind == "exp":
+            draft.op("sqrt", [draft.once("sign", lambda: draft.op("sign", ["@state"]))])
+            found.append(draft.commit(op))
+
+    found: list[bool] = []
+    program = draft_states(parse(TWICE), rewrite, lambda op, reason: None)
+    assert found == [True, False], "the second site has read the state before and after a write"
+    assert [op.kind for op in program.ops()] == ["sign", "sqrt", "copy", "abs", "exp"]

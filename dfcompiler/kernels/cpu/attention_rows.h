@@ -2,7 +2,7 @@
 //
 // A row's scores lie side by side. Each vector of a key is multiplied with every row's query while
 // it is in cache, and the lanes of the products of a vector's worth of keys are added up in a
-// butterfly. Bound by the bytes of k and v.
+// butterfly. Bound by the bytes of k and v that a query sees: of a cache, its filled part.
 #pragma once
 
 #include "attention_panel.h"
@@ -51,18 +51,19 @@ class FewRows {
 
   void run(T scale, Matrix<const T> q, long q_head, Matrix<const T> k, Matrix<const T> v,
            Matrix<T> o, long o_head) {
+    trim();
     for (int r = 0; r < rows_; ++r) q_[r] = q.data + head_[r] * q_head + query_[r] * q.row_stride;
     for (long column = 0; column < size_.value_width; column += WIDTH) {
       const long width = std::min(WIDTH, size_.value_width - column);
       const long padded = (width + L - 1) / L * L;
       for (int r = 0; r < rows_; ++r) peak_[r] = lowest<T>, total_[r] = 0;
-      for (long t = 0; t < end_; t += BLOCK) {
+      for (long t = begin_; t < end_; t += BLOCK) {
         const long keys = std::min(BLOCK, end_ - t);
         const Matrix<const T> values{v.data + t * v.row_stride + column * v.column_stride,
                                      v.row_stride, v.column_stride};
         multiply_keys(keys, {k.data + t * k.row_stride, k.row_stride, 1}, scale);
         for (int r = 0; r < rows_; ++r) weigh(r, t, keys);
-        multiply_values(keys, values, width, padded, t > 0);
+        multiply_values(keys, values, width, padded, t > begin_);
       }
       for (int r = 0; r < rows_; ++r)
         detail::write_row(output_ + r * padded, total_[r],
@@ -71,6 +72,29 @@ class FewRows {
   }
 
  private:
+  const typename Mask::element* mask_row(int r) const {
+    return mask_.data + head_[r] * mask_.head_stride + query_[r] * mask_.row_stride;
+  }
+
+  // Leaves out keys at both ends that a mask hides from all rows.
+  void trim() {
+    begin_ = 0;
+    if constexpr (Mask::active) {
+      for (const long step : {BLOCK, long(L), 1L}) {
+        while (end_ - begin_ >= step && hidden(end_ - step, step)) end_ -= step;
+        while (end_ - begin_ >= step && hidden(begin_, step)) begin_ += step;
+      }
+    }
+  }
+
+  bool hidden(long t, long count) const {
+    Survey<T, Mask> survey;
+    for (int r = 0; r < rows_; ++r)
+      if (r == 0 || mask_row(r) != mask_row(r - 1))
+        survey.add(mask_row(r) + t * mask_.column_stride, mask_.column_stride, count);
+    return survey.cover() == Cover::hidden;
+  }
+
   DFC_OUTLINE void multiply_keys(long keys, Matrix<const T> k, T scale) {
     for (long t = 0; t < keys; t += L) {
       const T* key[L];
@@ -102,9 +126,8 @@ class FewRows {
       const int count = int(std::clamp<long>(visible - j, 0, L));
       vec<T> x = load(scores + j);
       if constexpr (Mask::active) {
-        const auto* mask = mask_.data + head_[r] * mask_.head_stride + query_[r] * mask_.row_stride;
-        x = Mask::apply(x, mask_lanes<T>(mask + (t + j) * mask_.column_stride, mask_.column_stride,
-                                         count));
+        const auto* mask = mask_row(r) + (t + j) * mask_.column_stride;
+        x = Mask::apply(x, mask_lanes<T>(mask, mask_.column_stride, count));
       }
       x = lane < vec_index<T>{} + count ? x : splat(lowest<T>);
       most = x > most ? x : most;
@@ -154,7 +177,7 @@ class FewRows {
   Sizes size_;
   Mask mask_;
   int rows_;
-  long end_, head_[FEW], query_[FEW], reach_[FEW];
+  long begin_, end_, head_[FEW], query_[FEW], reach_[FEW];
   const T* q_[FEW];
   T peak_[FEW], total_[FEW], factor_[FEW];
   alignas(64) T scores_[FEW * BLOCK];
