@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from dfcompiler.analysis.concrete import Concrete, mentions
+from dfcompiler.analysis.concrete import Concrete, Shared, mentions
 from dfcompiler.analysis.io_bound import op_bound, program_bound
 from dfcompiler.analysis.schedule import moved_bytes
 from dfcompiler.errors import InternalError
@@ -68,15 +68,21 @@ class OpCost:
     theorem: str
 
 
-def measure(program: Program, bindings: Mapping[str, int], fast_bytes: int = FAST_BYTES) -> Metrics:
+def measure(
+    program: Program,
+    bindings: Mapping[str, int],
+    fast_bytes: int = FAST_BYTES,
+    shared: Shared | None = None,
+) -> Metrics:
     """The metrics of `program` with every symbol bound.
 
-    A branch counts with its dearer side, a loop with all its iterations.
+    A branch counts with its dearer side, a loop with all its iterations. Given what is `shared`
+    with other programs, operators that they have in common are measured once.
 
     Raises:
         InternalError: if the moved bytes come out below the bound.
     """
-    concrete = Concrete(program, bindings)
+    concrete = Concrete(program, bindings, shared)
     flops, moved = _Meter(concrete, fast_bytes).blocks(program.body)
     bound = program_bound(program, concrete)
     if bound is not None and moved < bound:
@@ -180,10 +186,20 @@ class _Meter:
         flops = moved = 0
         views = self.concrete.views(state)
         for op, types in self.concrete.typed_ops(state):
-            flops += op_flops(op, types)
+            more_flops, more_moved = self.operator(op, types)
+            flops += more_flops
             if op.result not in views:
-                moved += moved_bytes(op, types, self.fast_bytes)
+                moved += more_moved
         return flops, moved
+
+    def operator(self, op: Op, types: tuple[TensorType, ...]) -> tuple[int, int]:
+        """Operations and moved bytes of one run of an operator that is no view."""
+        return self.concrete.shared.once(
+            ("cost", self.fast_bytes),
+            op,
+            types,
+            lambda op, types: (op_flops(op, types), moved_bytes(op, types, self.fast_bytes)),
+        )
 
     def listed(self, blocks: tuple[Block, ...]) -> Iterator[OpCost]:
         """The cost of every operator; loops multiply, or add up where extents change."""

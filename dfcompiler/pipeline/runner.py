@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from dfcompiler.analysis.concrete import Shared
 from dfcompiler.analysis.cost import Metrics, measure
 from dfcompiler.errors import ClaimError, DfcError, InternalError
 from dfcompiler.ir import Program, verify
@@ -98,10 +99,11 @@ class Rewritten:
         Raises:
             ClaimError: when a pass broke one of its claims.
         """
-        before = _measure_all(self.original, self.first_probes)
+        shared = Shared()
+        before = _measure_all(self.original, self.first_probes, shared)
         records = []
         for step in self.steps:
-            records.append(_measured(step, before))
+            records.append(_measured(step, before, shared))
             before = records[-1].after
         return PipelineResult(self.program, tuple(records), self.snapshots, self.probes)
 
@@ -168,18 +170,20 @@ def _run_pass(
     return one.decide(program, lambda op, reason: declined.append(Declined(op, reason)))
 
 
-def _measured(step: _Step, before: tuple[Metrics, ...]) -> PassRecord:
+def _measured(step: _Step, before: tuple[Metrics, ...], shared: Shared) -> PassRecord:
     place, after = f"after {step.place}", before
     if step.changed:
-        after = _guarded(place, _measure_all, step.program, step.probes)
+        after = _guarded(place, _measure_all, step.program, step.probes, shared)
     _check_claims(step.one, before, after, place)
     return PassRecord(
         step.one.name, step.seconds, step.changed, before, after, step.declined, step.chosen
     )
 
 
-def _measure_all(program: Program, probes: Iterable[Bindings]) -> tuple[Metrics, ...]:
-    return tuple(measure(program, probe) for probe in probes)
+def _measure_all(
+    program: Program, probes: Iterable[Bindings], shared: Shared
+) -> tuple[Metrics, ...]:
+    return tuple(measure(program, probe, shared=shared) for probe in probes)
 
 
 def _guarded(place: str, function: Callable[..., Any], *arguments: object) -> Any:

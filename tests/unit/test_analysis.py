@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dfcompiler.analysis.concrete import Shared
 from dfcompiler.analysis.cost import FAST_BYTES, measure, op_costs
 from dfcompiler.analysis.io_bound import gemm_bound
 from dfcompiler.analysis.liveness import aliases, container_lifetimes, value_lifetimes
 from dfcompiler.analysis.schedule import DEFAULT_TILE
 from dfcompiler.ir import Program, parse, show, verify
+from dfcompiler.pipeline import default_probes
 from tests.one_state import program_of
 
 MB = 1 << 20
@@ -464,3 +468,30 @@ def test_values_of_a_state_in_a_loop_live_in_it() -> None:
     assert (life.state, life.start, life.end) == ("step", 0, 1)
     assert life.overlaps(replace(life, start=1, end=3))
     assert not life.overlaps(replace(life, start=2, end=3))
+
+
+# ------------------------------------------------------------------------------------------ sharing
+
+
+def test_programs_that_share_operators_measure_as_each_does_alone() -> None:
+    """Those of all fixtures of passes, before and after each."""
+    folder = Path(__file__).parents[1] / "fixtures" / "passes"
+    texts = "\n".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.ir")))
+    programs = [parse(text) for text in re.findall(r"^program .*?^}", texts, re.M | re.S)]
+    shared, measured = Shared(), 0
+    for program in programs:
+        for probe in default_probes(program):
+            assert measure(program, probe, shared=shared) == measure(program, probe)
+            measured += 1
+    assert measured > 200
+
+
+def test_operands_that_are_the_same_are_another_form() -> None:
+    """Square and product differ by a read, though kinds and types agree."""
+    square = program_of("@y: f32[64] = mul @a, @a", "input @a: f32[64]\noutput @y: f32[64]")
+    two = program_of(
+        "@y: f32[64] = mul @a, @b", "input @a: f32[64]\ninput @b: f32[64]\noutput @y: f32[64]"
+    )
+    shared = Shared()
+    assert measure(two, {}, shared=shared).moved_bytes == 3 * 256
+    assert measure(square, {}, shared=shared).moved_bytes == 2 * 256

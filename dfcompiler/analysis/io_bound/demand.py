@@ -7,7 +7,7 @@ keeps results in fast memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -134,8 +134,18 @@ class _Demand:
             # Before an operator that defines a container, the container is not needed for it.
             kept = self.containers if op.result.startswith("@") else values
             wanted = kept.pop(op.result, None)
-            for name, found in needs(op, types, wanted, ranges).items() if wanted else ():
+            for name, found in self.needs(op, types, wanted, ranges) if wanted else ():
                 (self.containers if name.startswith("@") else values)[name].merge(found)
+
+    def needs(
+        self, op: Op, types: tuple[TensorType, ...], wanted: Region, ranges: Mapping[str, range]
+    ) -> Iterable[tuple[str, Region]]:
+        """What an operator needs of its inputs; the regions are not to be changed."""
+        if op.kind == "index_copy":
+            return needs(op, types, wanted, ranges).items()
+        return self.concrete.shared.named_once(
+            ("needs", *wanted.boxes), op, types, lambda op, types: needs(op, types, wanted)
+        )
 
 
 def _counts_up(op: Op) -> bool:
