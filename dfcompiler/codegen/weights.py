@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
 from dfcompiler.codegen.process import go_on
+from dfcompiler.codegen.stream import HashedFile
 from dfcompiler.errors import InternalError
 from dfcompiler.ir import Container, Layout, PhysicalAxis, Program, Role, TensorType
 from dfcompiler.ir.stacked import parts_of
@@ -25,7 +23,6 @@ PAGE_ALIGNMENT = 4096
 PAGE_ALIGNED_FROM = 1 << 20
 """Tensors of this many bytes begin on a page of their own."""
 _CHUNK_BYTES = 4 << 20
-_CHUNKS_BEHIND = 2
 
 
 @dataclass(frozen=True)
@@ -72,66 +69,38 @@ def weights_table(program: Program) -> WeightsTable:
         InternalError: if a weight has no data, or data that its type contradicts.
     """
     tensors, _ = _table(program)
-    end = max((t.offset + t.bytes for t in tensors), default=HEADER_BYTES)
-    return WeightsTable(tensors, _aligned(end, 0))
+    return WeightsTable(tensors, _file_bytes(tensors))
 
 
 def write_weights(path: Path, program: Program) -> WeightsFile:
     """Writes the weights and initial persistent values of `program`, one chunk at a time.
 
     Equal tensors are stored once. The file starts with a magic number and the digest of its table.
-    While one chunk is packed, the one before is written and hashed.
+    While one chunk is packed, those before it are written and hashed.
 
     Raises:
         InternalError: if a weight has no data, or data that its type contradicts.
     """
     tensors, arrays = _table(program)
-    with path.open("wb") as file, _Stream(file) as stream:
+    with HashedFile(path, _file_bytes(tensors)) as stream:
         stream.append(np.frombuffer(MAGIC + table_digest(tensors), np.uint8))
         for tensor, array in arrays:
             stream.pad(tensor.offset)
             for chunk in _chunks(array, tensor.type.layout):
                 go_on()
-                stream.append(chunk)
+                stream.append(_bytes_of(chunk))
             if stream.bytes - tensor.offset != tensor.bytes:
                 found = stream.bytes - tensor.offset
                 raise InternalError(
                     f"@{tensor.name} packs to {found} bytes; expected {tensor.bytes}"
                 )
         stream.pad(max(HEADER_BYTES, _aligned(stream.bytes, 0)))
-    return WeightsFile(tensors, stream.bytes, stream.digest.hexdigest())
+    return WeightsFile(tensors, stream.bytes, stream.sha256())
 
 
-class _Stream:
-    """A file that is written and hashed in the background, a few chunks behind."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.bytes = file, 0
-        self.digest = hashlib.sha256()
-        self._workers = [ThreadPoolExecutor(1) for _ in range(2)]
-        self._pending: deque[Future[Any]] = deque()
-
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for worker in self._workers:
-            worker.shutdown()
-        while self._pending:
-            self._pending.popleft().result()
-
-    def append(self, chunk: np.ndarray) -> None:
-        data = _bytes_of(chunk).data
-        self.bytes += len(data)
-        writer, hasher = self._workers
-        self._pending.append(writer.submit(self.file.write, data))
-        self._pending.append(hasher.submit(self.digest.update, data))
-        while len(self._pending) > 2 * _CHUNKS_BEHIND:
-            self._pending.popleft().result()
-
-    def pad(self, offset: int) -> None:
-        if offset > self.bytes:
-            self.append(np.zeros(offset - self.bytes, np.uint8))
+def _file_bytes(tensors: Iterable[StoredTensor]) -> int:
+    end = max((t.offset + t.bytes for t in tensors), default=HEADER_BYTES)
+    return _aligned(end, 0)
 
 
 def _table(
