@@ -65,7 +65,7 @@ class Library:
             array[...] = start
         self._run(run, order=1)
         for i, (array, expected) in enumerate(zip(arrays, first, strict=True)):
-            differ = array.view(np.uint8).ravel() != expected.view(np.uint8).ravel()
+            differ = array.ravel().view(np.uint8) != expected.ravel().view(np.uint8)
             if differ.any():
                 element = int(np.argmax(differ)) // array.itemsize
                 raise EmulationError(

@@ -21,7 +21,8 @@ from dfcompiler.target import parse_target
 from tests.cuda_emulation.library import EmulationError, Library
 from tests.cuda_emulation.sources import compile_emulated
 
-_FAILURE = """#include "cuda/check.h"
+_FAILURE = """
+#include "cuda/check.h"
 extern "C" int emulated_failure(const char** step) {
   *step = dfc::cuda::failure().step;
   return dfc::cuda::failure().code;
@@ -62,7 +63,8 @@ class EmulatedModel:
     @cached_property
     def library(self) -> Library:
         """Their library."""
-        return Library(compile_emulated({**self.files, "failure.cpp": _FAILURE}))
+        program = f"{self.files['program.cpp']}{_FAILURE}"
+        return Library(compile_emulated({**self.files, "program.cpp": program}))
 
     def run(
         self, inputs: Mapping[str, np.ndarray], symbols: Mapping[str, int] | None = None

@@ -22,8 +22,9 @@ FLAGS = (
     # An index out of an array, and an address that is not aligned to its type, end the launch.
     *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
 )
-_REPLACED = {"launch.h": "kernels_launch.h", "ptx.h": "kernels_ptx.h"}
+_REPLACED = {f"{name}.h": f"kernels_{name}.h" for name in ("hopper", "launch", "ptx")}
 """Headers of ``kernels/cuda`` that the emulation has its own ones for."""
+_PRECOMPILED = "precompiled.h"
 _ENGINE = ("engine.cpp", "fibers.cpp", "memory.cpp", "runtime.cpp")
 
 _DYNAMIC = re.compile(
@@ -70,13 +71,12 @@ def compile_emulated(sources: Mapping[str, str], options: Sequence[str] = ()) ->
         (work / "kernels" / name).write_text(header)
     for name, source in sources.items():
         (work / name).write_text(emulated(source))
-    names = [f"-xc++ {name}" for name in sources]
-    command = ["g++", *_flags(), *options, *" ".join(names).split(), "-xnone", *map(str, _engine())]
-    _run([*command, "-shared", "-Wl,-Bsymbolic", "-ldl", "-o", library.name], work)
-    try:
-        work.rename(folder)
-    except OSError:
-        shutil.rmtree(work)
+    objects, header = _engine()
+    units = [name for name in sources if not name.endswith(".h")]
+    command = ["g++", *_flags(), *options, "-include", str(header), "-xc++", *units]
+    command += ["-xnone", *map(str, objects), "-shared", "-Wl,-Bsymbolic", "-ldl"]
+    _run([*command, "-o", library.name], work)
+    _install(work, folder)
     return library
 
 
@@ -100,21 +100,30 @@ def _kernel_headers() -> dict[str, str]:
 
 
 @cache
-def _engine() -> list[Path]:
-    """The objects of the engine itself, which are compiled once."""
+def _engine() -> tuple[list[Path], Path]:
+    """The objects of the engine and a precompiled header, which are made once."""
     own = [HERE / name for name in (*_ENGINE, *_headers())]
-    key = hashlib.sha256(b"\0".join(path.read_bytes() for path in own)).hexdigest()[:24]
+    parts = [" ".join(_flags()).encode(), *(path.read_bytes() for path in own)]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
     folder = CACHE / "cuda" / f"engine-{key}"
-    objects = [folder / f"{name}.o" for name in _ENGINE]
-    if all(path.exists() for path in objects):
-        return objects
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, path in zip(_ENGINE, objects, strict=True):
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        flags = ["-std=c++20", "-O2", "-fPIC", "-U_FORTIFY_SOURCE", "-isystem", str(toolkit())]
-        _run(["g++", *flags, "-c", str(HERE / name), "-o", str(unfinished)], folder)
-        unfinished.rename(path)
-    return objects
+    objects = [f"{name}.o" for name in _ENGINE]
+    if not folder.exists():
+        work = folder.with_name(f"{folder.name}-{os.getpid()}")
+        work.mkdir(parents=True)
+        for name, made in zip(_ENGINE, objects, strict=True):
+            _run(["g++", *_flags(), "-O2", "-c", str(HERE / name), "-o", made], work)
+        shutil.copyfile(HERE / _PRECOMPILED, work / _PRECOMPILED)
+        _run(["g++", *_flags(), "-xc++-header", _PRECOMPILED, "-o", f"{_PRECOMPILED}.gch"], work)
+        _install(work, folder)
+    return [folder / name for name in objects], folder / _PRECOMPILED
+
+
+def _install(work: Path, folder: Path) -> None:
+    """Renames a finished folder, unless another process was faster."""
+    try:
+        work.rename(folder)
+    except OSError:
+        shutil.rmtree(work)
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
