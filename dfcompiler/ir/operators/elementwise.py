@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
 
 import numpy as np
-from scipy import special
 
 from dfcompiler.ir.dims import Dim
 from dfcompiler.ir.operators.spec import (
@@ -20,6 +21,19 @@ from dfcompiler.ir.operators.spec import (
 )
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType
+
+
+def _erf(x: Array) -> Array:
+    return np.asarray(_special().erf(x))
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(_special().expit(x))
+
+
+def _special() -> Any:
+    """SciPy's functions, loaded by the first that needs one: that takes a tenth of a second."""
+    return import_module("scipy.special")
 
 
 def _unary(op: Op, types: Types) -> TensorType:
@@ -95,7 +109,7 @@ def _gelu_reference(op: Op, inputs: Sequence[Array], bindings: Mapping[str, int]
     if op.attr("approximate", "none") == "tanh":
         inner = np.sqrt(2 / np.pi).astype(x.dtype) * (x + x.dtype.type(0.044715) * x**3)
         return np.asarray(x.dtype.type(0.5) * x * (1 + np.tanh(inner)))
-    return np.asarray(x.dtype.type(0.5) * x * (1 + special.erf(x / np.sqrt(x.dtype.type(2)))))
+    return np.asarray(x.dtype.type(0.5) * x * (1 + _erf(x / np.sqrt(x.dtype.type(2)))))
 
 
 def _gelu_flops(op: Op, types: Types) -> Dim:
@@ -155,9 +169,9 @@ ROWS = (
     _row("sin", 1, _float_unary, np.sin),
     _row("cos", 1, _float_unary, np.cos),
     _row("tanh", 1, _float_unary, np.tanh),
-    _row("erf", 1, _float_unary, special.erf),
-    _row("sigmoid", 1, _float_unary, special.expit, 4),
-    _row("silu", 1, _float_unary, lambda x: x * special.expit(x), 4, "x · sigmoid(x)"),
+    _row("erf", 1, _float_unary, _erf),
+    _row("sigmoid", 1, _float_unary, _sigmoid, 4),
+    _row("silu", 1, _float_unary, lambda x: x * _sigmoid(x), 4, "x · sigmoid(x)"),
     _row("relu", 1, _unary, lambda x: np.maximum(x, 0)),
     _row("floor", 1, _float_unary, np.floor),
     _row("ceil", 1, _float_unary, np.ceil),
