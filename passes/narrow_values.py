@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dfcompiler.errors import UsageError
-from dfcompiler.ir import Attrs, DType, Op, Program, Role, State
+from dfcompiler.ir import Attrs, DType, Op, Program, Role, State, TensorType
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, map_states
 from dfcompiler.pipeline import Decline, Pass
 from passes.rules.narrow_containers import NarrowContainers, finite
 
 PRECISIONS = {"f32": DType.F32, "bf16": DType.BF16, "f16": DType.F16}
-_SOURCES = ("iota", "dim")
+_SOURCES = ("iota", "dim", "cast")
+"""Operators that make f32 of something else."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class NarrowValues(Pass):
                                                @y: f32[S, N] = cast %3 {to = f32}
 
     Inputs and outputs of the model keep their types; kernels add up in float whatever they store.
-    Values computed from integers alone, such as the angles of positions and masks, stay in f32 up
-    to the first operator that mixes them with others: bf16 has no 257.
+    Values computed from integers alone, such as the angles of positions and masks, and what the
+    model itself casts to f32 stay in f32 up to the first operator that mixes them with others:
+    bf16 has no 257.
 
     Skips fused regions, so that it comes before the fusions, and operators that update an output
     in place.
@@ -89,11 +91,12 @@ class _Narrowing:
         return replace(self.state, ops=tuple(self.ops)) if changed else self.state
 
     def rewrite(self, op: Op) -> None:
-        floats = [name for name in op.inputs if self.is_float(name)]
+        floats = [name for name in dict.fromkeys(op.inputs) if self.is_float(name)]
         if op.kind == "constant" and op.type.dtype is DType.F32 and op.result.startswith("%"):
             self.neutral[op.result] = op
             return
-        if not floats and op.type.dtype is not DType.F32:
+        rounds = op.kind == "cast" and not any(name in self.neutral for name in op.inputs)
+        if op.type.dtype is not DType.F32 and (rounds or not floats):
             self.ops.append(op)
         elif self.stays(op, floats):
             self.emit(op, DType.F32)
@@ -119,28 +122,24 @@ class _Narrowing:
         if floats:
             known = len(exact) + len(numbers) + len(weights) == len(floats)
             return known and (bool(exact) or not weights)
-        from_integers = op.kind == "cast" and not self.rewriter.type_of(op.inputs[0]).dtype.is_float
-        return op.kind in _SOURCES or from_integers
+        return op.kind in _SOURCES
 
     def emit(self, op: Op, dtype: DType) -> None:
         """Appends the operator computing in `dtype`, and a cast where its result is another."""
-        inputs = tuple(
-            self.form(name, self.wanted(op, i, dtype)) for i, name in enumerate(op.inputs)
-        )
+        forms = {n: self.form(n, self.wanted(op, i, dtype)) for i, n in enumerate(op.inputs)}
+        new = op.renamed({old: now for old, now in forms.items() if old != now})
         if op.type.dtype is not DType.F32:
-            self.ops.append(replace(op, inputs=inputs))
+            self.ops.append(new)
             return
-        attrs = dict(op.attrs)
-        if "to" in attrs:
-            attrs["to"] = dtype
-        new = replace(op, inputs=inputs, attrs=Attrs(attrs), type=op.type.with_dtype(dtype))
+        attrs = {**op.attrs, "to": dtype} if "to" in op.attrs else op.attrs
+        new = replace(new, attrs=Attrs(attrs), type=op.type.with_dtype(dtype))
         stored = self.containers.stored(op.result, dtype)
         if stored is dtype:
             self.ops.append(new)
         else:
             between = self.rewriter.fresh()
             self.ops.append(replace(new, result=between))
-            self.ops.append(self.cast(between, op.result, stored, op))
+            self.ops.append(self.cast(between, op.result, op.type.with_dtype(stored), op.source))
         if dtype is DType.F32 and op.result.startswith("%"):
             self.exact.add(op.result)
 
@@ -154,14 +153,15 @@ class _Narrowing:
         if not self.is_float(name):
             return name
         if name in self.neutral:
-            return self.once(name, dtype, lambda fresh: self.number(name, fresh, dtype))
+            return self.number(name, dtype)
         if self.containers.is_weight(name):
             return self.containers.weight(name, dtype)
         stored = DType.F32 if name in self.exact else self.containers.stored(name, self.low)
         if stored is dtype:
             return name
-        origin = self.rewriter.producer(name)
-        return self.once(name, dtype, lambda fresh: self.cast(name, fresh, dtype, origin))
+        origin, made = self.rewriter.producer(name), self.rewriter.type_of(name).with_dtype(dtype)
+        source = origin.source if origin else ""
+        return self.once(name, dtype, lambda fresh: self.cast(name, fresh, made, source))
 
     def once(self, name: str, dtype: DType, make: Callable[[str], Op]) -> str:
         """The form of `name` that readers share, made by the first of them."""
@@ -171,15 +171,20 @@ class _Narrowing:
             self.ops.append(make(self.forms[key]))
         return self.forms[key]
 
-    def number(self, name: str, fresh: str, dtype: DType) -> Op:
+    def number(self, name: str, dtype: DType) -> str:
+        """The name of a constant in the type that an operator wants it in."""
         op = self.neutral[name]
-        attrs = {**op.attrs, "value": finite(op.attr("value"), dtype)}
-        return replace(op, result=fresh, type=op.type.with_dtype(dtype), attrs=Attrs(attrs))
+        if dtype is DType.F32:
+            if (name, dtype) not in self.forms:
+                self.forms[name, dtype] = name
+                self.ops.append(op)
+            return name
+        attrs = Attrs({**op.attrs, "value": finite(op.attr("value"), dtype)})
+        new = replace(op, type=op.type.with_dtype(dtype), attrs=attrs)
+        return self.once(name, dtype, lambda fresh: replace(new, result=fresh))
 
-    def cast(self, name: str, result: str, dtype: DType, origin: Op | None) -> Op:
-        type_ = self.rewriter.type_of(origin.result if origin else name).with_dtype(dtype)
-        source = origin.source if origin else ""
-        return Op(result, type_, "cast", (name,), Attrs({"to": dtype}), source)
+    def cast(self, name: str, result: str, kind: TensorType, source: str) -> Op:
+        return Op(result, kind, "cast", (name,), Attrs({"to": kind.dtype}), source)
 
     def forget(self, name: str) -> None:
         """After a write, other forms of a container are what it held before."""

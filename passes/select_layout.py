@@ -14,9 +14,9 @@ from dfcompiler.errors import UnsupportedError, UsageError
 from dfcompiler.ir import Attrs, DType, Layout, Loop, Op, Program, State, TensorType
 from dfcompiler.ir.rewrite import live_ops, map_states
 from dfcompiler.pipeline import Chosen, Decline, Pass, default_probes
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import CpuTarget, Target
 from passes.pack_weights import packable, panel_layouts, right_operands
-from passes.rules.layout_ways import ROWS, Costs, candidates, ways
+from passes.rules.layout_ways import ROWS, STRIDED_PRODUCTS, Costs, candidates, ways
 
 NAIVE = "all row-major"
 
@@ -45,11 +45,10 @@ class SelectLayout(Pass):
     Skips states that would need too large a graph. Containers keep their layout.
     """
 
-    target: CpuTarget | None = None
+    target: Target | None = None
     memory: Memory | None = None
 
     name: ClassVar[str] = "select-layout"
-    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
     # A copy into another order is an operator more, and a value more.
     claims: ClassVar[tuple[str, ...]] = (
         "flops ==",
@@ -77,7 +76,7 @@ class SelectLayout(Pass):
             for op, reason in solver.moved(state, solution):
                 decline(op, reason)
             chosen.extend(_described(state, solution))
-            return _apply(state, solution, solver.types)
+            return _apply(state, solution, solver.types, bool(solver.panels))
 
         return map_states(program, rewritten), tuple(chosen)
 
@@ -89,12 +88,11 @@ class _Solver:
         if options.target is None:
             raise UsageError("select-layout needs a target: it compares costs on a machine")
         machine = Machine.nominal(options.target)
-        self.costs = Costs(options.memory or Memory.nominal(machine), machine)
-        layouts, table = panel_layouts(options.target), program.table()
-        self.panels = {
-            f"@{name}": layouts.get(table[name].type.dtype, layouts[DType.F32])
-            for name in packable(program)
-        }
+        strided = STRIDED_PRODUCTS[options.target.kind]
+        self.costs = Costs(options.memory or Memory.nominal(machine), machine, strided)
+        self.panels: dict[str, Layout] = {}
+        if isinstance(options.target, CpuTarget):
+            self.panels = _panels(program, options.target)
         sizes = dict(default_probes(program)[-1])
         loops = (block for block in program.blocks() if isinstance(block, Loop))
         self.concrete = Concrete(program, sizes)
@@ -140,7 +138,18 @@ class _Solver:
             yield op, f"a copy is cheapest: {_text(op, way)} would cost {price * 1e6:.3g} µs more"
 
 
-def _apply(state: State, solution: Solution, containers: Mapping[str, TensorType]) -> State:
+def _panels(program: Program, target: CpuTarget) -> dict[str, Layout]:
+    """The panels in which each weight can be packed."""
+    layouts, table = panel_layouts(target), program.table()
+    return {
+        f"@{name}": layouts.get(table[name].type.dtype, layouts[DType.F32])
+        for name in packable(program)
+    }
+
+
+def _apply(
+    state: State, solution: Solution, containers: Mapping[str, TensorType], packs: bool
+) -> State:
     """The state with the chosen layouts, and copies where a value is needed in two."""
     copies: dict[tuple[str, object], str] = {}
     types = dict(containers)
@@ -157,7 +166,7 @@ def _apply(state: State, solution: Solution, containers: Mapping[str, TensorType
             ops.append(Op(name, kind, "copy", (source,), Attrs(), op.source))
         operands = dict(zip(dict.fromkeys(op.inputs), step.way.operands, strict=True))
         op = op.renamed({n: copies[n, x] for n, x in operands.items() if (n, x) in copies})
-        if any(n.startswith("@") and operands[n] == ROWS for n in right_operands(op)):
+        if packs and any(n.startswith("@") and operands[n] == ROWS for n in right_operands(op)):
             op = _unpacked(op, containers)
         result = step.way.result
         if not op.result.startswith("@") and result != op.type.layout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import CpuTarget, CudaTarget, Target
 
 LARGEST_L3 = 64 << 20
 """The most of a last-level cache that one process counts on."""
@@ -50,23 +50,52 @@ class Machine:
     weights: Weights = field(default_factory=dict)
 
     @staticmethod
-    def nominal(target: CpuTarget, threads: int = 0) -> Machine:
+    def nominal(target: Target, threads: int = 0) -> Machine:
         """A machine as specified: the same for equal targets, for decisions at compile time.
 
-        The clock is taken to be 3 GHz; a core does two vector multiply-adds and moves half a vector
-        from its L2 in a cycle; each thread adds 20 GB/s from the last cache, 12 GB/s from memory.
+        Of a processor, the clock is taken to be 3 GHz; a core does two vector multiply-adds and
+        moves half a vector from its L2 in a cycle; each thread adds 20 GB/s from the last cache,
+        12 GB/s from memory.
         """
-        threads, cycle_s = threads or target.cores, 1 / 3e9
-        return Machine(
-            name=target.name,
-            threads=threads,
-            tile_flops=0.9 * 4 * target.vector_floats / cycle_s,
-            l2_bytes=target.l2_bytes,
-            l3_bytes=min(target.l3_bytes, LARGEST_L3),
-            l2_rate=target.vector_bytes / 2 / cycle_s,
-            l3_rate=20e9 * threads,
-            memory_rate=12e9 * threads,
-            vector_s=cycle_s / 2,
-            vector_bytes=target.vector_bytes,
-            meet_s=0.5e-6,
-        )
+        if isinstance(target, CudaTarget):
+            return _nominal_gpu(target)
+        return _nominal_cpu(target, threads or target.cores)
+
+
+def _nominal_cpu(target: CpuTarget, threads: int) -> Machine:
+    cycle_s = 1 / 3e9
+    return Machine(
+        name=target.name,
+        threads=threads,
+        tile_flops=0.9 * 4 * target.vector_floats / cycle_s,
+        l2_bytes=target.l2_bytes,
+        l3_bytes=min(target.l3_bytes, LARGEST_L3),
+        l2_rate=target.vector_bytes / 2 / cycle_s,
+        l3_rate=20e9 * threads,
+        memory_rate=12e9 * threads,
+        vector_s=cycle_s / 2,
+        vector_bytes=target.vector_bytes,
+        meet_s=0.5e-6,
+    )
+
+
+def _nominal_gpu(target: CudaTarget) -> Machine:
+    """A multiprocessor for a core; its L1 for the L2, the L2 of the device for the last cache.
+
+    The clock is taken to be 1.5 GHz; a multiprocessor does 128 multiply-adds and moves 64 bytes
+    from the L2 in a cycle; one kernel after another takes 2 us.
+    """
+    cycle_s = 1 / 1.5e9
+    return Machine(
+        name=target.name,
+        threads=target.multiprocessors,
+        tile_flops=2 * 128 / cycle_s,
+        l2_bytes=target.shared_bytes,
+        l3_bytes=target.l2_bytes,
+        l2_rate=128 / cycle_s,
+        l3_rate=64 * target.multiprocessors / cycle_s,
+        memory_rate=target.memory_rate,
+        vector_s=cycle_s / 4,
+        vector_bytes=128,
+        meet_s=2e-6,
+    )

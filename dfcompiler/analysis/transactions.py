@@ -42,16 +42,18 @@ class Memory:
 
     @staticmethod
     def nominal(machine: Machine) -> Memory:
-        """The last-level cache behind the L2 of each core, as specified.
+        """What is behind the fast memory of each core, as specified.
 
-        A core has a dozen lines on their way, and waits 100 ns for one.
+        Of a processor that is the last-level cache: a core has a dozen lines on their way, and
+        waits 100 ns for one. Of a GPU it is the device's memory: a multiprocessor has 700 sectors
+        on their way, and waits 600 ns.
         """
-        line = LINE_BYTES[machine.name.partition(":")[0]]
+        on_gpu = machine.name.startswith("cuda")
         return Memory(
-            bandwidth=machine.l3_rate,
-            line_bytes=line,
-            latency_s=100e-9,
-            concurrency=12.0 * machine.threads,
+            bandwidth=machine.memory_rate if on_gpu else machine.l3_rate,
+            line_bytes=LINE_BYTES["cuda" if on_gpu else "cpu"],
+            latency_s=600e-9 if on_gpu else 100e-9,
+            concurrency=(700.0 if on_gpu else 12.0) * machine.threads,
             overhead_s=machine.meet_s,
             fast_bytes=machine.l2_bytes,
         )

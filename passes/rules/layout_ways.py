@@ -19,6 +19,11 @@ ROWS = Layout()
 STRIDED_OPERANDS = {"attention": (0, 1, 2), "rotary": (0,), "index_copy": (2,), "matmul": (0, 1)}
 """Operands that a kernel reads by strides."""
 STRIDED_RESULTS = ("attention", "matmul")
+STRIDED_PRODUCTS = {
+    "cpu": (DType.F32, DType.F64),
+    "cuda": (DType.F32, DType.BF16, DType.F16),
+}
+"""Element types of products that read their operands by strides, by kind of target."""
 ANY_AXIS_INSIDE = {"matmul": (0, 1)}
 """Operands that need not have their last axis innermost; vectors of other kernels run along it."""
 
@@ -29,6 +34,7 @@ class Costs:
 
     memory: Memory
     machine: Machine
+    strided: tuple[DType, ...] = STRIDED_PRODUCTS["cpu"]
 
     def copy_s(self, tensor: TensorType, source: Layout, target: Layout) -> float:
         """Seconds of changing the order of a concrete tensor; none where it stays."""
@@ -110,7 +116,7 @@ def ways(
         results = found.of(op.result)
     elif op.kind in STRIDED_RESULTS:
         results = tuple(x for x in found.of(op.result) if _last_inside(x))
-    options = [_operand(op, name, types, found, panels) for name in names]
+    options = [_operand(op, name, types, found, panels, costs) for name in names]
     made = []
     for layouts in product(*options):
         for result in results:
@@ -149,6 +155,7 @@ def _operand(
     types: tuple[TensorType, ...],
     found: Candidates,
     panels: Mapping[str, Layout],
+    costs: Costs,
 ) -> tuple[Layout, ...]:
     """The layouts in which an operator can read a value, wherever it stands among its inputs."""
     if name in panels:
@@ -157,15 +164,15 @@ def _operand(
     if name.startswith("@") or types[op.inputs.index(name)].layout.is_tiled:
         return found.of(name)
     places = [i for i, n in enumerate(op.inputs) if n == name]
-    if not all(_strided(op, i, types) for i in places):
+    if not all(_strided(op, i, types, costs) for i in places):
         return (ROWS,)
     free = all(i in ANY_AXIS_INSIDE.get(op.kind, ()) for i in places)
     return tuple(x for x in found.of(name) if free or _last_inside(x))
 
 
-def _strided(op: Op, index: int, types: tuple[TensorType, ...]) -> bool:
+def _strided(op: Op, index: int, types: tuple[TensorType, ...], costs: Costs) -> bool:
     if op.kind == "matmul":
-        return all(t.dtype in (DType.F32, DType.F64) for t in types)
+        return all(t.dtype in costs.strided for t in types)
     if not op.region and OPERATORS[op.kind].op_class is OpClass.ELEMENTWISE:
         return types[index].rank == op.type.rank
     return index in STRIDED_OPERANDS.get(op.kind, ())

@@ -12,9 +12,6 @@ from dfcompiler.ir.dims import evaluate
 from dfcompiler.pipeline import Bindings
 from dfcompiler.target import CpuTarget, CudaTarget, Target
 
-LAUNCH_S = 2e-6
-"""What a kernel of a GPU takes besides its work: the next one waits for its last block."""
-
 
 class Prices(Protocol):
     """Predicted times at one binding of the symbols."""
@@ -64,14 +61,14 @@ class GpuPrices:
     """
 
     def __init__(self, target: CudaTarget, sizes: Bindings) -> None:
-        self.rate, self.sizes = target.memory_rate, sizes
+        self.machine, self.sizes = Machine.nominal(target), sizes
 
     def seconds(self, ops: Iterable[Op], types: Mapping[str, TensorType]) -> float:
         """Seconds of operators one after the other; `types` has what they read from outside."""
         known, total = dict(types), 0.0
         for op in ops:
             if op.kind not in ("slice", "constant"):
-                total += LAUNCH_S + self._bytes(op, known) / self.rate
+                total += self.machine.meet_s + self._bytes(op, known) / self.machine.memory_rate
             known[op.result] = op.type
         return total
 

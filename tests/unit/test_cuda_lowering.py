@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
-from dfcompiler.codegen.dace_sources import generate_program
-from dfcompiler.codegen.library import KERNELS, PRELUDE, prelude_text
+from dfcompiler.codegen.dace_sources import ProgramSource, generate_program
+from dfcompiler.codegen.library import PRELUDE, compile_unit
+from dfcompiler.codegen.units import program_units
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir import parse
 from dfcompiler.lowering import lower
+from dfcompiler.lowering.backends import CUDA
 from dfcompiler.target import parse_target
 
 GPU = parse_target("cuda:sm_90")
@@ -32,52 +33,50 @@ program moves(B, S) {
 }
 """
 LOOP = """
-program countdown {
+program countdown() {
   input  @x: f32[8]
   output @y: f32[8]
-  temp   @done: bool
+  temp   @done: bool[]
   state begin {
     @y: f32[8] = copy @x
   }
   loop steps for i in 0..9 until @done {
     state halve {
-      %0: f32 = constant {value = 0.5}
+      %0: f32[] = constant {value = 0.5}
       @y: f32[8] = mul @y, %0
-      %1: f32 = reduce_max @y {axes = [0]}
-      %2: f32 = constant {value = 1.0}
-      @done: bool = less %1, %2
+      %1: f32[] = reduce_max @y {axes = [0]}
+      %2: f32[] = constant {value = 1.0}
+      @done: bool[] = less %1, %2
     }
   }
 }
 """
 
 
-def kernels_of(text: str) -> tuple[str, str]:
+def generated(text: str) -> ProgramSource:
     """The host code and the device code of a program."""
     lowered = lower(parse(text), GPU)
-    generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
-    return prelude_text(generated.includes, GPU) + generated.code, generated.device
+    return generate_program(lowered.sdfg, PRELUDE, lowered.work)
 
 
 def test_ranges_become_one_where_elements_lie_in_their_order() -> None:
-    _, device = kernels_of(MOVES)
+    device = generated(MOVES).device
     assert "in_x[_element]" in device
     # The broadcast vector keeps its axis apart: no thread divides to find its element of it.
     assert "v0[(_i3 + (64 * _outer))]" in device
 
 
 def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:
-    assert "Synchronize" not in kernels_of(MOVES)[0].partition("__program_moves_internal")[2]
-    frame, _ = kernels_of(LOOP)
-    assert frame.count("cudaStreamSynchronize(__dace_current_stream)") == 1
+    assert "Synchronize" not in generated(MOVES).code
+    frame = generated(LOOP).code
+    assert frame.count("cudaStreamSynchronize(") == 1
     assert "if (host_flag0)" in frame
 
 
 def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dfcompiler.lowering import backends
-
-    without = {k: v for k, v in backends.CUDA.lowerings.items() if k not in ("exp", "transpose")}
-    monkeypatch.setattr("dfcompiler.lowering.driver.backend_of", lambda _: _with(without))
+    kept = {k: v for k, v in CUDA.lowerings.items() if k not in ("exp", "transpose")}
+    backend = replace(CUDA, lowerings=kept)
+    monkeypatch.setattr("dfcompiler.lowering.driver.backend_of", lambda _: backend)
     with pytest.raises(UnsupportedError) as caught:
         lower(parse(MOVES), GPU)
     assert "2 operators cannot be lowered to code for GPUs" in str(caught.value)
@@ -85,23 +84,10 @@ def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "transpose: @y" in str(caught.value)
 
 
-def _with(lowerings: object) -> object:
-    from dataclasses import replace
-
-    from dfcompiler.lowering.backends import CUDA
-
-    return replace(CUDA, lowerings=lowerings)
-
-
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90"])
 @pytest.mark.parametrize("text", [MOVES, LOOP], ids=["moves", "loop"])
-def test_nvcc_compiles_frame_and_kernels(text: str, tmp_path: Path) -> None:
-    frame, device = kernels_of(text)
-    frame = "\n".join(line for line in frame.splitlines() if PRELUDE not in line)
-    (tmp_path / "frame.cpp").write_text(frame)
-    (tmp_path / "maps.cu").write_text(device)
-    for name in ("frame.cpp", "maps.cu"):
-        command = ["nvcc", "-std=c++20", "-gencode", "arch=compute_90a,code=sm_90a"]
-        command += [f"-I{KERNELS}", "-c", name, "-o", f"{name}.o"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+def test_nvcc_compiles_frame_and_kernels(text: str, target: str) -> None:
+    gpu = parse_target(target)
+    for unit in program_units(generated(text), gpu):
+        assert (compile_unit(unit, gpu) / "unit.o").is_file()

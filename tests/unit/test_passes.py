@@ -25,12 +25,12 @@ import pytest
 
 from dfcompiler.errors import DfcError
 from dfcompiler.ir import Program, parse, show
-from dfcompiler.pipeline import Pipeline, Step, assemble, default_probes
+from dfcompiler.pipeline import Pipeline, Step, assemble, default_probes, discover
 from dfcompiler.target import parse_target
 from tests.programs import assert_same_results, renumbered, with_random_weights
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "passes"
-TARGET = parse_target("cpu:x86-64-v4")
+TARGETS = {"cpu": parse_target("cpu:x86-64-v4"), "cuda": parse_target("cuda:sm_90")}
 _COMMENT = re.compile(r"# (options|data|bindings) (.*)")
 _EXPECTATION = re.compile(r'(after|unchanged|declined|error)(?: "(.*)")?\Z')
 
@@ -95,7 +95,8 @@ def program_of(case: Case) -> Program:
 
 
 def pipeline_of(case: Case) -> Pipeline:
-    return assemble([Step(case.pass_name, tuple(case.options.items()))], TARGET)
+    (kind, *_) = discover()[case.pass_name].runs_on
+    return assemble([Step(case.pass_name, tuple(case.options.items()))], TARGETS[kind])
 
 
 CASES = read_cases()

@@ -14,9 +14,9 @@ from dfcompiler.lowering.views import DACE_TYPES, NOWHERE
 
 _FETCH = (
     "DFC_CUDA(__state, cudaMemcpyAsync(&_value, _flag, sizeof(_value), cudaMemcpyDeviceToHost,"
-    " __dace_current_stream));\n"
-    "DFC_CUDA(__state, cudaStreamSynchronize(__dace_current_stream));"
+    " __dace_current_stream));"
 )
+"""DaCe waits for the stream behind it: code that writes to the host has to be done."""
 
 
 def fetched_flag(context: Context, name: str) -> str:
