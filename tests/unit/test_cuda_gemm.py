@@ -22,8 +22,15 @@ Array = np.ndarray
 
 emulated = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
 
-TYPES = {"f32": "float", "tf32": "float", "bf16": "__nv_bfloat16", "f16": "__half"}
-DTYPES = {"f32": np.float32, "tf32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
+KINDS = ("f32", "tf32", "bf16", "f16")
+TYPES = {
+    "f32": "float",
+    "tf32": "float",
+    "bf16": "__nv_bfloat16",
+    "f16": "__half",
+    "wgmma": "__nv_bfloat16",
+}
+DTYPES = {"float": np.float32, "__nv_bfloat16": ml_dtypes.bfloat16, "__half": np.float16}
 ACTIVATIONS = {
     "none": lambda x: x,
     "gelu": lambda x: x * special.ndtr(x),
@@ -39,6 +46,7 @@ FUSED = {
     "tf32": ("relu", "none"),
     "bf16": ("silu", "mul"),
     "f16": ("none", "add"),
+    "wgmma": ("gelu_tanh", "none"),
 }
 SHAPES = {
     "f32": ("FloatLarge", "FloatSmall"),
@@ -69,6 +77,13 @@ extern "C" int tile{number}_{name}(OPERANDS({dtype}), long wanted) {{
       nullptr, p, wanted, along_of_b(p));
 }}
 """
+WGMMA = """
+extern "C" int {shape}_{name}(OPERANDS({dtype}), long wanted) {{
+  const Gemm<{dtype}> p = product(a, b, c, bias, residual, s);
+  return run_wgmma<{shape}, {dtype}, Activation::{activation}, Residual::{residual}>(
+      nullptr, p, wanted, along_of_b(p));
+}}
+"""
 EPILOGUE = """
 __global__ void apply_{activation}_{residual}(Gemm<float> p) {{
   p.c[threadIdx.x] = finished<Activation::{activation}, Residual::{residual}>(
@@ -87,6 +102,9 @@ extern "C" int {activation}_{residual}(float* c, const float* x, const float* bi
 def products(dtype: str) -> Library:
     activation, residual = FUSED[dtype]
     names = {"name": dtype, "dtype": TYPES[dtype], "activation": activation, "residual": residual}
+    if dtype == "wgmma":
+        shapes = (WGMMA.format(shape=shape, **names) for shape in ("WgmmaWide", "WgmmaNarrow"))
+        return build('#include "cuda/gemm_wgmma.cuh"\n' + HEAD + "".join(shapes))
     tiles = (TILES.format(number=i, shape=s, **names) for i, s in enumerate(SHAPES[dtype]))
     floats = "tf32" if dtype == "tf32" else "exact"
     return build(HEAD + ANY.format(floats=floats, **names) + "".join(tiles))
@@ -121,7 +139,7 @@ def check(
     """Runs one product on fresh inputs and compares it with float64."""
     batch, rows, columns, depth = extents
     random, library = np.random.default_rng(sum(extents)), products(dtype)
-    kind = DTYPES[dtype]
+    kind = DTYPES[TYPES[dtype]]
     left = (random.standard_normal((batch, rows, depth)) / np.sqrt(max(1, depth))).astype(kind)
     right = random.standard_normal((batch, depth, columns)).astype(kind)
     bias = library.copy(random.standard_normal(columns).astype(kind))
@@ -150,7 +168,7 @@ ODD = [(1, 1, 1, 1), (1, 1, 31, 7), (1, 7, 33, 31), (2, 31, 65, 33), (1, 67, 129
 @emulated
 @pytest.mark.parametrize("b", ["C", "F"])
 @pytest.mark.parametrize("extents", SIZES, ids=str)
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 def test_a_product(dtype: str, extents: tuple[int, int, int, int], b: str) -> None:
     check(dtype, "any", extents, b=b)
 
@@ -158,13 +176,13 @@ def test_a_product(dtype: str, extents: tuple[int, int, int, int], b: str) -> No
 @emulated
 @pytest.mark.parametrize("b", ["C", "F"])
 @pytest.mark.parametrize("extents", ODD, ids=str)
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 def test_a_product_of_odd_sizes(dtype: str, extents: tuple[int, int, int, int], b: str) -> None:
     check(dtype, "any", extents, b=b)
 
 
 @emulated
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 def test_a_product_of_strided_operands(dtype: str) -> None:
     check(dtype, "any", (2, 9, 24, 40), gaps=(8, 16))
     check(dtype, "any", (2, 9, 24, 40), b="F", gaps=(3, 5))
@@ -172,7 +190,7 @@ def test_a_product_of_strided_operands(dtype: str) -> None:
 
 
 @emulated
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 def test_edges_inside_a_16_byte_chunk(dtype: str) -> None:
     """Rows are aligned, but K and N end within a chunk."""
     check(dtype, "any", (1, 35, 61, 43), gaps=(5, 3))
@@ -180,7 +198,7 @@ def test_edges_inside_a_16_byte_chunk(dtype: str) -> None:
 
 
 @emulated
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 def test_no_depth(dtype: str) -> None:
     check(dtype, "any", (1, 9, 16, 0), gaps=(8, 0))
 
@@ -197,9 +215,17 @@ def test_every_tile(dtype: str, number: int, b: str) -> None:
 
 @emulated
 @pytest.mark.parametrize("b", ["C", "F"])
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", KINDS)
 def test_k_split_among_blocks(dtype: str, b: str) -> None:
     check(dtype, f"tile{len(SHAPES[dtype]) - 1}", (2, 20, 40, 520), b=b, wanted=64)
+
+
+@emulated
+@pytest.mark.parametrize("b", ["C", "F"])
+@pytest.mark.parametrize("shape", ["WgmmaWide", "WgmmaNarrow"])
+def test_products_of_warp_groups(shape: str, b: str) -> None:
+    check("wgmma", shape, (1, 130, 264, 200), b=b)
+    check("wgmma", shape, (1, 70, 40, 328), b=b, wanted=2)
 
 
 @emulated
@@ -216,20 +242,23 @@ def test_every_epilogue(activation: str, residual: str) -> None:
     assert_close(c, RESIDUALS[residual](value, other.astype(np.float64)).astype(np.float32))
 
 
+COMPILED = [("f32", "80"), ("f32", "90a"), ("bf16", "80"), ("wgmma", "90a"), ("tf32", "90a")]
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
-@pytest.mark.parametrize("arch", ["80", "90a"])
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("dtype", "arch"), COMPILED)
 def test_nvcc_compiles_the_kernels_without_spills(dtype: str, arch: str, tmp_path: Path) -> None:
     activation, residual = FUSED[dtype]
     kind = f"{TYPES[dtype]}, Activation::{activation}, Residual::{residual}"
-    gemm = f"gemm<{kind}, Floats::tf32>" if dtype == "tf32" else f"gemm<{kind}>"
+    names = ["gemm_wgmma" if dtype == "wgmma" else "gemm", "gemm_lt"]
+    floats = ", Floats::tf32" if dtype == "tf32" else ""
+    calls = [f"{names[0]}<{kind}{floats}>", f"gemm_lt<{kind}>"]
     lines = [
-        '#include "cuda/gemm.cuh"',
-        '#include "cuda/gemm_lt.cuh"',
+        *(f'#include "cuda/{name}.cuh"' for name in names),
         "using namespace dfc::cuda;",
         *(
-            f"template cudaError_t dfc::cuda::{name}(cudaStream_t, Gemm<{TYPES[dtype]}>);"
-            for name in (gemm, f"gemm_lt<{kind}>")
+            f"template cudaError_t dfc::cuda::{call}(cudaStream_t, Gemm<{TYPES[dtype]}>);"
+            for call in calls
         ),
     ]
     (tmp_path / "unit.cu").write_text("\n".join(lines))

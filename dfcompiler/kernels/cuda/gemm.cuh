@@ -51,6 +51,15 @@ Along along_of_b(const Gemm<T>& p) {
 
 inline long ceil_div(long value, long divisor) { return (value + divisor - 1) / divisor; }
 
+inline cudaError_t count_multiprocessors(long* count) {
+  int device = 0, found = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device);
+  *count = found;
+  return error;
+}
+
 // Into how many parts k is split, so that `tiles` become about as many blocks as `wanted`.
 template <class T>
 Split split_of(const Gemm<T>& p, long tiles, long wanted) {
@@ -129,10 +138,8 @@ bool is_vector(const Gemm<T>& p, Along along_b) {
 template <class T, Activation activation, Residual residual, Floats floats>
 cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   if (p.batch < 1 || p.M < 1 || p.N < 1) return cudaSuccess;
-  int device = 0, multiprocessors = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  long multiprocessors = 0;
+  const cudaError_t error = count_multiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;
   constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
   using Large = std::conditional_t<exact, FloatLarge, TensorLarge<T>>;
@@ -142,7 +149,7 @@ cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
     if (p.M == 1) return run_vector<1, T, activation, residual>(stream, p, multiprocessors, along_b);
     return run_vector<VECTOR_ROWS, T, activation, residual>(stream, p, multiprocessors, along_b);
   }
-  const long wanted = 2L * multiprocessors;
+  const long wanted = 2 * multiprocessors;
   if (along_b == Along::elements || !chunks_of_a(p)) {
     const long tiles = p.batch * ceil_div(p.M, Small::BM) * ceil_div(p.N, Small::BN);
     return run<T, activation, residual>(

@@ -1,0 +1,149 @@
+// bf16 and fp16 product of sm_90a: wgmma from shared memory, two warp groups, tiles by cp.async.
+//
+//               ┌───────── BN ─────────┐          STAGES tiles of 64 steps of k: one is multiplied,
+//               │ B tile, 64 steps of k│          one may still be, STAGES - 2 are on their way
+//               └──────────────────────┘
+//     ┌────┐    ┌──────────────────────┐
+//  64 │ A  │    │ warp group 0         │          a warp group: 64 × BN sums, BN / 128 products of
+//     ├────┤    ├──────────────────────┤          64 × 128 × 16 for each 16 steps of k
+//  64 │    │    │ warp group 1         │
+//     └────┘    └──────────────────────┘
+//
+//   shape   BM × BN    stages  shared bytes  blocks a multiprocessor  flops a byte of L2
+//   wide    128 × 256  4       197,632       1                        85
+//   narrow  128 × 128  3        99,328       2                        64
+//
+// 124 to 127 registers a thread narrow, 240 to 251 wide, none spilled.
+//
+// Shared memory bounds it: for a wide tile of 64 steps, 2 · 8 · (2 + 4) · 4 KB / 4 = 96 KB are read by
+// wgmma and 48 KB written, 1,150 cycles at 128 bytes each, for 1,024 cycles of the tensor cores; a
+// product of 64 × 256 × 16 would read 80 KB.
+//
+// Asked for with {"matmul": "wgmma"}: it has run in emulation only, on no device.
+#pragma once
+
+#include "gemm.cuh"
+#include "gemm_wgmma.h"
+#include "hopper.h"
+
+namespace dfc::cuda {
+
+template <int BN_, int STAGES_>
+struct WgmmaShape {
+  static constexpr int BM = 128, BN = BN_, BK = 64, STAGES = STAGES_, THREADS = 256;
+  static constexpr int RESIDENT = BN > 128 ? 1 : 2;
+  static constexpr int SHARED_BYTES = STAGES * BK * (BM + BN) * 2 + 1024;
+};
+
+using WgmmaWide = WgmmaShape<256, 4>;
+using WgmmaNarrow = WgmmaShape<128, 3>;
+
+// B of one step: [BN][64] with k contiguous, or BN / 64 times [64][64] with n contiguous.
+template <class S, class T, Along along>
+__device__ inline void fill_right(T* tile, const T* b, long width_stride, long depth_stride,
+                                  long width, long depth) {
+  if constexpr (along == Along::depth) {
+    using Tile = OperandTile<T, along, S::BN, S::BK, S::THREADS>;
+    Tile::fill(tile, b, width_stride, depth_stride, width, depth);
+  } else {
+    using Tile = OperandTile<T, along, 64, S::BK, S::THREADS>;
+    for (int n = 0; n < S::BN; n += 64)
+      Tile::fill(tile + n * S::BK, b + n * width_stride, width_stride, depth_stride, width - n,
+                 depth);
+  }
+}
+
+// sums += A·B over one step of k; `a` is the first row of the warp group.
+template <class S, class T, Along along>
+__device__ inline void wgmma_step(float (&sums)[S::BN / 128][64], const T* a, const T* b) {
+  constexpr bool transposed = along == Along::width;
+  const Descriptor left = make_descriptor(a, 16, 1024);
+#pragma unroll
+  for (int k = 0; k < S::BK; k += 16) {
+#pragma unroll
+    for (int j = 0; j < S::BN / 128; ++j) {
+      const Descriptor right = make_descriptor(b + j * 128 * S::BK, transposed ? 8192 : 16, 1024);
+      wgmma_m64n128k16<transposed>(sums[j], advanced(left, 2 * k),
+                                   advanced(right, transposed ? 128 * k : 2 * k), T{});
+    }
+  }
+}
+
+template <class S, class T, Along along_b, Activation activation, Residual residual>
+__global__ void __launch_bounds__(S::THREADS, S::RESIDENT) wgmma_tiles(Gemm<T> p, Split split) {
+  using TileA = OperandTile<T, Along::depth, S::BM, S::BK, S::THREADS>;
+  constexpr int ELEMENTS = S::BK * (S::BM + S::BN);
+  T* shared = reinterpret_cast<T*>(aligned_1024(dynamic_shared()));
+  const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
+  const long k0 = at.part * split.depth;
+  const long depth = k0 + split.depth < p.K ? split.depth : p.K - k0;
+  const int steps = static_cast<int>((depth + S::BK - 1) / S::BK);
+  const T* a = p.a + at.batch * p.a_batch + at.row * p.a_row + k0 * p.a_col;
+  const T* b = p.b + at.batch * p.b_batch + at.column * p.b_col + k0 * p.b_row;
+  auto fill = [&](int step) {
+    T* tile = shared + step % S::STAGES * ELEMENTS;
+    const long k = static_cast<long>(step) * S::BK;
+    TileA::fill(tile, a + k * p.a_col, p.a_row, p.a_col, p.M - at.row, depth - k);
+    fill_right<S, T, along_b>(tile + TileA::ELEMENTS, b + k * p.b_row, p.b_col, p.b_row,
+                              p.N - at.column, depth - k);
+  };
+  for (int step = 0; step < S::STAGES - 2; ++step) {
+    if (step < steps) fill(step);
+    cp_async_commit();
+  }
+  const int group = threadIdx.x / 128;
+  float sums[S::BN / 128][64] = {};
+  for (int step = 0; step < steps; ++step) {
+    cp_async_wait<S::STAGES - 3>();
+    fence_for_wgmma();
+    __syncthreads();
+    const T* tile = shared + step % S::STAGES * ELEMENTS;
+    wgmma_begin();
+    wgmma_step<S, T, along_b>(sums, tile + group * 64 * S::BK, tile + TileA::ELEMENTS);
+    wgmma_commit();
+    // The tile two steps back is free: every warp group waited for it before the barrier above.
+    if (step + S::STAGES - 2 < steps) fill(step + S::STAGES - 2);
+    cp_async_commit();
+    wgmma_wait<1>();
+  }
+  wgmma_wait<0>();
+  const long row = at.row + group * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int j = 0; j < S::BN / 128; ++j) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      const long column = at.column + 128 * j + 8 * i + threadIdx.x % 4 * 2;
+      const float* four = &sums[j][4 * i];
+      put_pair<activation, residual>(p, split, at, row, column, four[0], four[1]);
+      put_pair<activation, residual>(p, split, at, row + 8, column, four[2], four[3]);
+    }
+  }
+}
+
+template <class S, class T, Activation activation, Residual residual>
+cudaError_t run_wgmma(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
+  const long tiles = p.batch * ceil_div(p.M, S::BM) * ceil_div(p.N, S::BN);
+  const auto kernel = along_b == Along::width
+                          ? wgmma_tiles<S, T, Along::width, activation, residual>
+                          : wgmma_tiles<S, T, Along::depth, activation, residual>;
+  return run<T, activation, residual>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
+                                      split_of(p, tiles, wanted));
+}
+
+template <class T, Activation activation, Residual residual>
+cudaError_t gemm_wgmma(cudaStream_t stream, Gemm<T> p) {
+  static_assert(sizeof(T) == 2);
+  const Along along_b = along_of_b(p);
+  if (p.M <= 64 || along_b == Along::elements || !chunks_of_a(p))
+    return gemm<T, activation, residual>(stream, p);
+  if (p.batch < 1 || p.N < 1) return cudaSuccess;
+  long multiprocessors = 0;
+  const cudaError_t error = count_multiprocessors(&multiprocessors);
+  if (error != cudaSuccess) return error;
+  const long wide = p.batch * ceil_div(p.M, WgmmaWide::BM) * ceil_div(p.N, WgmmaWide::BN);
+  if (wide >= multiprocessors)
+    return run_wgmma<WgmmaWide, T, activation, residual>(stream, p, multiprocessors, along_b);
+  return run_wgmma<WgmmaNarrow, T, activation, residual>(stream, p, 2 * multiprocessors, along_b);
+}
+
+}  // namespace dfc::cuda
