@@ -25,7 +25,7 @@ from dfcompiler.api.paths import artifact_folder, model_file
 from dfcompiler.api.specializing import Sizes, specialize
 from dfcompiler.api.stages import Progress, Stages
 from dfcompiler.codegen import keep_ahead
-from dfcompiler.codegen.process import Background
+from dfcompiler.codegen.process import Background, fewer_collections
 from dfcompiler.codegen.store import sha256_of
 from dfcompiler.target import CpuTarget, Target
 
@@ -139,10 +139,11 @@ def compile_artifact(
     stages = Stages(progress)
     build = partial(_build, model, folder, given, machine, stages)
     file, plain = model_file(model), given.plain()
-    if file is None:
-        report = build(str)
-    else:
-        report = _recalled_or_built(file, plain, machine, folder, stages, build)
+    with fewer_collections():
+        if file is None:
+            report = build(str)
+        else:
+            report = _recalled_or_built(file, plain, machine, folder, stages, build)
     return Compiled(folder, report, stages.finished())
 
 

@@ -37,10 +37,10 @@ def digest(parts: Iterable[str | bytes]) -> str:
 
 def sha256_of(path: Path) -> str:
     """The hash of a file, read piece by piece."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
+    total, piece = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            total.update(piece[:count])
     return total.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dfcompiler.codegen import store
-from dfcompiler.codegen.process import run_all
+from dfcompiler.codegen.process import fewer_collections, run_all
 from dfcompiler.codegen.toolchain import compile_flags, find_compiler
 from dfcompiler.errors import ToolchainError
 from dfcompiler.target import parse_target
@@ -173,3 +174,15 @@ def test_unwritable_cache_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("DFC_CACHE_DIR", str(tmp_path / "file" / "cache"))
     place = store.stored("key", lambda folder: (folder / "result").write_text("done") and None)
     assert (place / "result").read_text() == "done"
+
+
+@pytest.mark.parametrize("own", [(700, 10, 10), (200_000, 5, 5), (0, 10, 10)])
+def test_the_callers_garbage_collection_comes_back(own: tuple[int, int, int]) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(*own)
+    try:
+        with fewer_collections():
+            assert gc.get_threshold()[0] == (max(own[0], 50_000) if own[0] else 0)
+        assert gc.get_threshold() == own
+    finally:
+        gc.set_threshold(*before)
