@@ -169,7 +169,11 @@ def test_bench_reports_its_share_of_the_ceiling(
 def test_doctor_names_what_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     found = run_json(capsys, "doctor")
     assert found["ceilings"]["fma_gflops"] > 0
-    assert {"g++", "OpenMP", "dace"} <= {one["name"] for one in found["findings"]}
+    findings = {one["name"]: one for one in found["findings"]}
+    assert findings.keys() >= {"g++", "OpenMP", "dace", "nvcc", "CUDA driver", "GPU"}
+    for name in ("nvcc", "CUDA driver", "GPU"):
+        assert not findings[name]["required"]
+        assert findings[name]["found"] or findings[name]["hint"]
 
 
 def test_a_missing_compiler_exits_with_5_and_says_how_to_get_it(

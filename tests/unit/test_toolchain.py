@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,11 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from dfcompiler.codegen import store
+from dfcompiler.codegen import store, toolchain
 from dfcompiler.codegen.process import fewer_collections, run_all
-from dfcompiler.codegen.toolchain import compile_flags, find_compiler
+from dfcompiler.codegen.toolchain import (
+    Compiler,
+    compile_flags,
+    find_compiler,
+    find_nvcc,
+    find_toolchain,
+)
 from dfcompiler.errors import ToolchainError
-from dfcompiler.target import parse_target
+from dfcompiler.target import parse_cpu, parse_target
 
 
 def script(folder: Path, name: str, body: str) -> Path:
@@ -62,6 +69,103 @@ def test_flags_keep_infinities_and_follow_the_target() -> None:
     flags = compile_flags(parse_target("cpu:x86-64-v3"))
     assert "-march=x86-64-v3" in flags
     assert not {"-ffast-math", "-ffinite-math-only", "-march=native", "-g"} & set(flags)
+
+
+NVCC = "echo 'Cuda compilation tools, release 12.4, V12.4.131'"
+
+
+@pytest.fixture
+def no_nvcc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A machine that has a C++ compiler and nothing of CUDA."""
+    for variable in ("NVCC", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(toolchain, "_TOOLKIT", tmp_path / "no-toolkit")
+    monkeypatch.setattr(sys, "path", [])
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin", "g++", f'exec {shutil.which("g++")} "$@"')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return monkeypatch
+
+
+def test_missing_nvcc_says_how_to_install_it(no_nvcc: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ToolchainError, match="no CUDA compiler") as caught:
+        find_toolchain(parse_target("cuda:sm_90"))
+    for word in ("pip install nvidia-cuda-nvcc", "CUDA toolkit", "NVCC="):
+        assert word in caught.value.hint
+    find_toolchain(parse_target("cpu"))
+
+
+def test_nvcc_is_found_where_it_may_be(no_nvcc: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In turn: the toolkit, a Python package, the PATH, CUDA_HOME, NVCC."""
+    packages = tmp_path / "lib" / "site-packages"
+    places = [
+        tmp_path / "no-toolkit" / "bin",
+        packages / "nvidia" / "cu13" / "bin",
+        tmp_path / "bin",
+        tmp_path / "home" / "bin",
+        tmp_path / "own",
+    ]
+    settings = [
+        lambda: None,
+        lambda: no_nvcc.setattr(sys, "path", ["", str(packages)]),
+        lambda: None,
+        lambda: no_nvcc.setenv("CUDA_HOME", str(tmp_path / "home")),
+        lambda: no_nvcc.setenv("NVCC", f"{tmp_path / 'own' / 'nvcc'} --quiet"),
+    ]
+    for place, setting in zip(places, settings, strict=True):
+        place.mkdir(parents=True, exist_ok=True)
+        path = script(place, "nvcc", NVCC)
+        setting()
+        found = find_nvcc()
+        assert found.command[0] == str(path)
+        assert str(found) == "nvcc 12.4.131"
+    assert found.command[1:] == ("--quiet",)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("echo V11.8.89", r"is version 11\.8\.89; expected 12 or newer"),
+        ("echo hello", "is no CUDA compiler"),
+        ("exit 3", "does not work as a CUDA compiler"),
+    ],
+)
+def test_an_nvcc_that_is_none(
+    no_nvcc: pytest.MonkeyPatch, tmp_path: Path, body: str, sentence: str
+) -> None:
+    no_nvcc.setenv("NVCC", str(script(tmp_path, f"nvcc-{len(body)}", body)))
+    with pytest.raises(ToolchainError, match=sentence):
+        find_nvcc()
+
+
+def test_an_nvcc_that_is_not_there(no_nvcc: pytest.MonkeyPatch) -> None:
+    no_nvcc.setenv("NVCC", "/no/such/nvcc")
+    with pytest.raises(ToolchainError, match="NVCC=/no/such/nvcc is not there"):
+        find_nvcc()
+
+
+@pytest.mark.parametrize(("target", "arch"), [("cuda:sm_80", "80"), ("cuda:sm_90", "90a")])
+def test_flags_of_a_gpu(
+    no_nvcc: pytest.MonkeyPatch, tmp_path: Path, target: str, arch: str
+) -> None:
+    script(tmp_path / "bin", "nvcc", NVCC)
+    no_nvcc.setenv("CXX", "g++ -m64")
+    tools = find_toolchain(parse_target(target))
+    assert f"-gencode=arch=compute_{arch},code=sm_{arch}" in tools.compile_flags
+    assert not {"--use_fast_math", "-use_fast_math", "-lineinfo", "-g"} & set(tools.compile_flags)
+    assert "--ftz=false" in tools.numeric_flags
+    assert str(tools).startswith("nvcc 12.4.131 and g++ ")
+    bins = tmp_path / "bin"
+    assert tools.command == (str(bins / "nvcc"), f"-ccbin={bins / 'g++'}", "-Xcompiler=-m64")
+    assert tools.host("-frandom-seed=x") == "-Xcompiler=-frandom-seed=x"
+
+
+def test_the_flags_of_a_cpu_are_its_own() -> None:
+    target = parse_target("cpu:x86-64-v3")
+    tools = find_toolchain(target)
+    assert tools.compile_flags == compile_flags(parse_cpu("cpu:x86-64-v3"))
+    assert tools.host("-w") == "-w"
+    assert isinstance(tools.compilers[0], Compiler)
 
 
 def test_failing_command_shows_its_errors(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 // on the GPU, a call is enqueued on a stream.
 #pragma once
 
+#include "cuda/workspace.h"
 #include "gpu.h"
 
 static const int64_t kAlignment = 256;
@@ -50,7 +51,9 @@ static void close_device(Device *device) {
   forget_graphs(&device->graphs);
   if (device->staging) cudaFree(device->staging);
   if (device->bad_index) cudaFreeHost(device->bad_index);
-  if (device->own) cudaStreamDestroy(device->own);
+  if (!device->own) return;
+  dfc::cuda::release_workspace(device->own);
+  cudaStreamDestroy(device->own);
 }
 
 static char *allocate(int64_t bytes) {
