@@ -11,6 +11,7 @@ from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.maps import add_launch
+from dfcompiler.lowering.cuda.matmul_record import record_of
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map
 from dfcompiler.lowering.maps import whole as whole_array
@@ -20,7 +21,6 @@ from dfcompiler.lowering.nodes.matmul import Problem
 from dfcompiler.lowering.symbolic import (
     contraction_work,
     expression,
-    is_static,
     product,
     text,
 )
@@ -32,11 +32,15 @@ STORAGE: Mapping[DType, str] = {
     DType.F16: "__half",
 }
 """Element types of products, as the kernels call them."""
-IMPLEMENTATIONS = ("cublaslt", "native", "pure")
-_BYTES = {DType.F32: 4, DType.BF16: 2, DType.F16: 2}
+IMPLEMENTATIONS: Mapping[str, str] = {
+    "native": "",
+    "tf32": "floats, rounded to tf32",
+    "wgmma": "bf16 or f16 on sm_90",
+    "cublaslt": "",
+    "pure": "",
+}
+"""Expansions of products, and what alone they are for; `native` is taken when none is asked for."""
 _SPACE = "dfc::cuda::"
-# Rows up to which `kernels/cuda/gemm.cuh` takes a matrix-vector kernel, and a tile for few rows.
-_VECTOR_ROWS, _FEW_ROWS = 8, 32
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,15 @@ def lower_product(context: Context, op: Op) -> None:
     _check_types(context, op, found)
     implementation = context.expansions.get("matmul", "native")
     if implementation not in IMPLEMENTATIONS:
-        known = ", ".join(IMPLEMENTATIONS)
+        known = ", ".join(sorted(IMPLEMENTATIONS))
         raise UnsupportedError(f"matmul has no expansion {implementation!r}; there are {known}")
+    is_float, is_hopper = op.type.dtype is DType.F32, context.gpu.arch == "90a"
+    if (implementation == "tf32" and not is_float) or (
+        implementation == "wgmma" and (is_float or not is_hopper)
+    ):
+        scope = IMPLEMENTATIONS[implementation]
+        found_here = f"{op.type.dtype.value} on {context.gpu.name}"
+        raise _unsupported(op, f"{implementation} is for {scope}; this is {found_here}")
     problem = problem_of(context, op, found)
     if implementation == "pure":
         _add_pure(context, op, found, problem)
@@ -178,18 +189,20 @@ def _one_batch(problem: Problem) -> Problem:
 def _add_launch(
     context: Context, op: Op, found: Product, problem: Problem, implementation: str
 ) -> None:
-    family, function = ("gemm", "gemm") if implementation == "native" else ("gemm_lt", "gemm_lt")
+    families = {"cublaslt": "gemm_lt", "wgmma": "gemm_wgmma"}
+    family = families.get(implementation, "gemm")
     dtype = STORAGE[op.type.dtype]
+    floats = f", {_SPACE}Floats::tf32" if implementation == "tf32" else ""
     template = (
-        f"{_SPACE}{function}<{dtype}, {_SPACE}Activation::{found.activation}, "
-        f"{_SPACE}Residual::{found.residual}>"
+        f"{_SPACE}{family}<{dtype}, {_SPACE}Activation::{found.activation}, "
+        f"{_SPACE}Residual::{found.residual}{floats}>"
     )
     context.instantiate(
         family, f"template cudaError_t {template}(cudaStream_t, {_SPACE}Gemm<{dtype}>);"
     )
     code = _launch_code(found, problem, template, dtype)
     add_launch(context, op, found.reads, code, work=_work(context, op, found))
-    context.record(_record(context, op, found, problem, implementation))
+    context.record(record_of(op, found.epilogue, problem, implementation))
 
 
 def _launch_code(found: Product, problem: Problem, template: str, dtype: str) -> str:
@@ -269,49 +282,6 @@ def _work(context: Context, op: Op, found: Product) -> Any:
     *batch, rows, columns = (expression(dim) for dim in op.type.shape)
     depth = expression(context.type(found.a).shape[-1])
     return contraction_work(columns * depth, product((*batch, rows)))
-
-
-def _record(
-    context: Context, op: Op, found: Product, problem: Problem, implementation: str
-) -> KernelRecord:
-    dtype = op.type.dtype.value
-    if implementation != "native":
-        return KernelRecord(op, f"{implementation} gemm {dtype}", f"asked for{found.epilogue}")
-    tile = "128x128x16 or 64x64x16 floats" if dtype == "f32" else "128x128x32 or 64x64x32 mma.sync"
-    why = _why_elements(op, problem)
-    if why:
-        shape = tile.split(" or ")[1]
-        reason = f"{why}: tiles are filled element by element{found.epilogue}"
-        return KernelRecord(op, f"native gemm {dtype} {shape}, unaligned", reason)
-    rows = problem.rows
-    if not is_static(rows):
-        few = "" if dtype == "f32" else f", 32x128 up to {_FEW_ROWS}"
-        reason = f"matrix-vector up to {_VECTOR_ROWS} rows{few}{found.epilogue}"
-        return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
-    if int(rows) <= _VECTOR_ROWS:
-        reason = f"{rows} rows: bound by reading B once{found.epilogue}"
-        return KernelRecord(op, f"native gemm {dtype} matrix-vector", reason)
-    if int(rows) <= _FEW_ROWS and dtype != "f32":
-        reason = f"{rows} rows: B is read once, k split among blocks{found.epilogue}"
-        return KernelRecord(op, f"native gemm {dtype} 32x128x32 mma.sync", reason)
-    reason = f"the larger one where it fills the multiprocessors, else k split{found.epilogue}"
-    return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
-
-
-def _why_elements(op: Op, problem: Problem) -> str:
-    """Why 16 bytes of an operand cannot be copied at once, as far as strides tell; else empty."""
-    chunk = 16 // _BYTES[op.type.dtype]
-    a, b = problem.strides["_a"], problem.strides["_b"]
-    if a[-1] != 1 and problem.depth != 1:
-        return "k of A is not contiguous"
-    if 1 not in (b[-1], b[-2]):
-        return "neither axis of B is contiguous"
-    others = {"A": [*a[:-2], a[-2]], "B": [*b[:-2], b[-2] if b[-1] == 1 else b[-1]]}
-    for name, strides in others.items():
-        for stride in strides:
-            if is_static(stride) and int(stride) % chunk:
-                return f"a stride of {name}, {stride}, is no multiple of {chunk}"
-    return ""
 
 
 def _unsupported(op: Op, reason: str) -> UnsupportedError:

@@ -1,0 +1,126 @@
+"""Matrix products of programs for a GPU: every expansion against float64, and what is refused."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from scipy import special
+
+from dfcompiler.errors import UnsupportedError
+from dfcompiler.ir import parse
+from dfcompiler.lowering import lower
+from dfcompiler.target import parse_target
+from tests.cuda_emulation import emulated_model, toolkit
+from tests.tolerances import assert_close
+
+DTYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
+PRODUCT = """program product(S) {{
+  input @x: {x}
+  input @w: {w}
+  output @y: {y}
+  state main {{
+    @y: {y} = matmul @x, @w
+  }}
+}}"""
+LINEAR = """program linear(S) {{
+  input @x: {T}[S, 24]
+  input @r: {T}[S, 40]
+  input @w: {T}[24, 40]
+  input @b: {T}[40]
+  output @y: {T}[S, 40]
+  state main {{
+    @y: {T}[S, 40] = fused @x, @w, @b, @r {{kernel = "linear"}} do
+      %.0: {T}[S, 40] = matmul @x, @w
+      %.1: {T}[S, 40] = add %.0, @b
+      %.2: {T}[S, 40] = gelu %.1
+      %.3: {T}[S, 40] = mul %.2, @r
+    end
+  }}
+}}"""
+
+emulated = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+
+
+def values(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
+    scale = 1 / np.sqrt(shape[-2]) if len(shape) > 1 else 1
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(DTYPES[dtype])
+
+
+@emulated
+@pytest.mark.parametrize("rows", [1, 7, 70])
+@pytest.mark.parametrize(
+    ("dtype", "expansion"),
+    [("f32", "native"), ("f32", "tf32"), ("f32", "pure"), ("bf16", "native"), ("bf16", "wgmma")],
+)
+def test_a_fused_product(dtype: str, expansion: str, rows: int) -> None:
+    shapes = {"x": (rows, 24), "r": (rows, 40), "w": (24, 40), "b": (40,)}
+    inputs = {n: values(s, dtype, i) for i, (n, s) in enumerate(shapes.items())}
+    model = emulated_model(LINEAR.format(T=dtype), expansions={"matmul": expansion})
+    wide = {name: value.astype(np.float64) for name, value in inputs.items()}
+    sums = wide["x"] @ wide["w"] + wide["b"]
+    expected = (sums * special.ndtr(sums) * wide["r"]).astype(DTYPES[dtype])
+    computed = "float16" if expansion == "tf32" else ""
+    assert_close(model.run(inputs)["y"], expected, computed_in=computed)
+
+
+BATCHES = [
+    # Batch axes that one stride walks, that none does, and that only one operand has.
+    ((2, 3, 5, 16), (2, 3, 16, 9)),
+    ((2, 3, 5, 16), (3, 16, 9)),
+    ((2, 3, 5, 16), (2, 1, 16, 9)),
+    ((5, 16), (3, 16, 9)),
+]
+
+
+@emulated
+@pytest.mark.parametrize(("left", "right"), BATCHES)
+def test_batches(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    x, w = values(left, "f32", 1), values(right, "f32", 2)
+    expected = (x.astype(np.float64) @ w.astype(np.float64)).astype(np.float32)
+    shapes = (f"f32{list(shape)}" for shape in (left, right, expected.shape))
+    source = PRODUCT.format(**dict(zip("xwy", shapes, strict=True)))
+    model = emulated_model(source.replace("(S)", "()"))
+    assert_close(model.run({"x": x, "w": w})["y"], expected)
+
+
+def records(source: str, target: str = "cuda:sm_90", expansion: str = "native") -> str:
+    lowered = lower(parse(source), parse_target(target), {"matmul": expansion})
+    return "; ".join(f"{kernel.implementation}: {kernel.reason}" for kernel in lowered.kernels)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (("bf16[8, 64]", "bf16[64, 32]", "bf16[8, 32]"), "matrix-vector: 8 rows"),
+        (("bf16[32, 64]", "bf16[64, 32]", "bf16[32, 32]"), "32x128x32 mma.sync: 32 rows"),
+        (("bf16[S, 64]", "bf16[64, 32]", "bf16[S, 32]"), "matrix-vector up to 8 rows, 32x128 up"),
+        (("f32[64, 33]", "f32[33, 32]", "f32[64, 32]"), "unaligned: a stride of A, 33, is no"),
+        (("f32[64, 32]", "f32[32, 30]", "f32[64, 30]"), "unaligned: a stride of B, 30, is no"),
+    ],
+)
+def test_the_record_names_the_kernel(shapes: tuple[str, str, str], said: str) -> None:
+    assert said in records(PRODUCT.format(**dict(zip("xwy", shapes, strict=True))))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "target", "expansion", "said"),
+    [
+        ("f64", "cuda:sm_90", "native", "there is no kernel for operands of f64 into f64"),
+        ("f32", "cuda:sm_90", "wgmma", "wgmma is for bf16 or f16 on sm_90; this is f32"),
+        ("bf16", "cuda:sm_80", "wgmma", "this is bf16 on cuda:sm_80"),
+        ("bf16", "cuda:sm_90", "tf32", "tf32 is for floats, rounded to tf32; this is bf16"),
+        ("f32", "cuda:sm_90", "cutlass", "there are cublaslt, native, pure, tf32, wgmma"),
+    ],
+)
+def test_what_has_no_kernel_is_refused(dtype: str, target: str, expansion: str, said: str) -> None:
+    shapes = dict.fromkeys("xwy", f"{dtype}[16, 16]")
+    with pytest.raises(UnsupportedError, match=said):
+        records(PRODUCT.format(**shapes), target, expansion)
+
+
+def test_another_order_of_stages_is_refused() -> None:
+    source = LINEAR.format(T="f32")
+    swapped = source.replace("add %.0, @b", "mul %.0, @r").replace("mul %.2, @r", "add %.2, @b")
+    with pytest.raises(UnsupportedError, match="the kernel's order is bias, activation, residual"):
+        records(swapped)
