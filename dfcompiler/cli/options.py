@@ -29,7 +29,10 @@ PipelineOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str,
-    typer.Option("--precision", help="f32, or bf16: products multiply in bfloat16."),
+    typer.Option(
+        "--precision",
+        help="f32, or bf16: products multiply in bfloat16. On GPUs bf16 or f16: all values.",
+    ),
 ]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="Threads to use; 0: one per core.")

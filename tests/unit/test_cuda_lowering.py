@@ -61,9 +61,9 @@ def generated(text: str) -> ProgramSource:
 
 def test_ranges_become_one_where_elements_lie_in_their_order() -> None:
     device = generated(MOVES).device
-    assert "in_x[_element]" in device
-    # The broadcast vector keeps its axis apart: no thread divides to find its element of it.
-    assert "v0[(_i3 + (64 * _outer))]" in device
+    assert "pack_a0.load(base_a0 + _first, _count);" in device
+    # Only the broadcast vector is read element by element.
+    assert "base_a1[(_element - (64 * (_element / 64)))]" in device
 
 
 def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:

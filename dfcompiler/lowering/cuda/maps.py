@@ -15,7 +15,8 @@ A map of one thread for each iteration:
     └──────────┴──────────┴───┘      ▼
 
 Blocks are counted along x over the outer ranges (up to 2³¹) and along y over the inner one (65535).
-Where the elements lie in the order of the iterations, all ranges are one.
+Where the elements lie in the order of the iterations, all ranges are one, and a thread takes
+several of them (`cuda.packs`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dace.sdfg import nodes
 
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.packs import ELEMENT, in_packs, is_flat
 from dfcompiler.lowering.maps import (
     ONCE,
     Access,
@@ -42,20 +44,20 @@ from dfcompiler.lowering.maps import (
     whole,
 )
 from dfcompiler.lowering.symbolic import is_static, product, quotient_and_rest, symbol, text
-from dfcompiler.lowering.views import strides
 
 BLOCK = 256
 """Threads of a block of a map; with up to 8 such blocks a multiprocessor is full."""
 _BLOCK_X, _BLOCK_Y = "_block_x", "_block_y"
-_ELEMENT, _OUTER, _ROW, _THREAD = "_element", "_outer", "_row", "_thread"
+_OUTER, _ROW, _THREAD = "_outer", "_row", "_thread"
 
 
 def add_thread_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
     """Adds a map with one thread for each iteration; `body.serial` means nothing here."""
     ranges = list(body.ranges) or [ONCE]
-    if len(ranges) > 1 and _is_flat(context, body):
-        name, extent, body = _as_one(body, ranges, _ELEMENT)
-        ranges = [(name, extent)]
+    if is_flat(context, body, _values(ranges, ELEMENT)):
+        _, extent, body = _as_one(body, ranges, ELEMENT)
+        body = in_packs(context, body, extent) or replace(body, ranges=[(ELEMENT, extent)])
+        ranges = list(body.ranges)
     *outer, (inner, columns) = ranges
     width = _threads_along(columns)
     if not outer:
@@ -147,27 +149,6 @@ def add_host_tasklet(
         state.add_edge(tasklet, access.connector, target, None, memlet(sdfg, access))
 
 
-def _is_flat(context: Context, body: MapBody) -> bool:
-    """Whether every array is walked in the order of the iterations, but for short broadcasts.
-
-    Extents behind the outermost one that are no numbers make divisions of 64 bits of what is not.
-    """
-    position: Any = 0
-    for param, extent in body.ranges:
-        position = position * extent + symbol(param)
-    params = {symbol(param) for param, _ in body.ranges}
-    static = all(is_static(extent) for _, extent in body.ranges[1:])
-    for access in (*body.writes, *body.reads):
-        steps = strides(context.sdfg.arrays[access.array])
-        begins = [begin for begin, _, _ in access.subset.ranges]
-        place: Any = sum(begin * step for begin, step in zip(begins, steps, strict=True))
-        used = params & getattr(place, "free_symbols", set())
-        follows = not sympy.expand(place - position).free_symbols & params
-        if used and not follows and (access in body.writes or not static):
-            return False
-    return True
-
-
 def _threads_along(extent: Any) -> int:
     """Threads of a block along the innermost range: a power of two that covers short ones."""
     if not is_static(extent):
@@ -215,13 +196,7 @@ def _as_one(
     body: MapBody, ranges: Sequence[tuple[str, Any]], name: str
 ) -> tuple[str, Any, MapBody]:
     """`ranges` as one parameter: its name, its extent, and the body with their values from it."""
-    if len(ranges) == 1:
-        return (*ranges[0], body)
-    position: Any = symbol(name)
-    values: dict[Any, Any] = {}
-    for param, extent in reversed(ranges[1:]):
-        position, values[symbol(param)] = quotient_and_rest(position, extent)
-    values[symbol(ranges[0][0])] = position
+    values = _values(ranges, name)
 
     def moved(access: Access) -> Access:
         subset = subsets.Range([tuple(_at(x, values) for x in r) for r in access.subset.ranges])
@@ -239,6 +214,16 @@ def _as_one(
         code="\n".join([*heads, body.code]),
     )
     return name, product(extent for _, extent in ranges), body
+
+
+def _values(ranges: Sequence[tuple[str, Any]], name: str) -> dict[Any, Any]:
+    """The parameters of ranges by a position that counts all of their iterations."""
+    position: Any = symbol(name)
+    values: dict[Any, Any] = {}
+    for param, extent in reversed(ranges[1:]):
+        position, values[symbol(param)] = quotient_and_rest(position, extent)
+    values[symbol(ranges[0][0])] = position
+    return values
 
 
 def _at(value: Any, values: Mapping[Any, Any]) -> Any:
