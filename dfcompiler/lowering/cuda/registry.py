@@ -9,6 +9,7 @@ from dfcompiler.ir.program import Op
 from dfcompiler.lowering.backend import Lowering
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda import indexing, normalization, reduction
+from dfcompiler.lowering.cuda.attention import lower_attention
 from dfcompiler.lowering.cuda.matmul import lower_product
 from dfcompiler.lowering.cuda.rotary import lower_rotary
 from dfcompiler.lowering.cuda.row import lower_row
@@ -50,6 +51,7 @@ CUDA_LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "layer_norm": normalization.lower_norm,
         "rms_norm": normalization.lower_norm,
         "rotary": lower_rotary,
+        "attention": lower_attention,
         "matmul": lower_product,
         "fused": lower_fused,
     }

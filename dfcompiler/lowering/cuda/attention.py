@@ -1,0 +1,131 @@
+"""Attention on a GPU: one launch of `kernels/cuda/attention.cuh`, two where keys are split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dace
+
+from dfcompiler.errors import UnsupportedError
+from dfcompiler.ir.program import Op
+from dfcompiler.ir.types import DType
+from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.maps import add_launch
+from dfcompiler.lowering.lowered import KernelRecord
+from dfcompiler.lowering.nodes.expansion import broadcast_strides
+from dfcompiler.lowering.symbolic import contraction_work, expression, product, text
+from dfcompiler.lowering.views import from_first_element
+
+STORAGE: Mapping[DType, str] = {
+    DType.F32: "float",
+    DType.F64: "double",
+    DType.BF16: "__nv_bfloat16",
+    DType.F16: "__half",
+}
+"""Element types of attention, as the kernels call them."""
+_SPACE = "dfc::cuda::"
+# Widths of the tiled kernels, and the step and the end of those that a warp takes.
+TILED_WIDTHS = (32, 64, 128)
+_WARP_STEP, _MOST_WIDTH = 32, 512
+
+
+def lower_attention(context: Context, op: Op) -> None:
+    """One launch for the whole of softmax(q·kᵀ·scale + mask)·v.
+
+    Raises:
+        UnsupportedError: for element types, widths or layouts that there is no kernel for.
+    """
+    where = (f"{op.result}: {op.type} = attention {', '.join(op.inputs)}", op.source)
+    _check(context, op, where)
+    names = dict(zip(("_q", "_k", "_v", "_mask"), op.inputs, strict=False))
+    arrays = {
+        connector: from_first_element(context.sdfg.arrays[context.array(name)])
+        for connector, name in ({"_o": op.result} | names).items()
+    }
+    if arrays["_o"].strides[3] != 1 and arrays["_o"].shape[3] != 1:
+        raise UnsupportedError("attention writes rows; its result has a strided last axis", where)
+    width = padded_width(context, op, where)
+    dtype, mask = STORAGE[op.type.dtype], mask_type(context, op)
+    causal = "true" if op.attr("causal", False) else "false"
+    template = f"{_SPACE}attention<{dtype}, {mask}, {width}, {causal}>"
+    problem = f"{_SPACE}Attention<{dtype}, {mask}>"
+    context.instantiate("attention", f"template cudaError_t {template}(cudaStream_t, {problem});")
+    call = f"{template}(__dace_current_stream, {problem}{{{_fields(op, arrays)}}})"
+    batch, heads, queries, value_width = (expression(dim) for dim in op.type.shape)
+    keys, depth = (expression(dim) for dim in context.type(op.inputs[1]).shape[2:])
+    work = contraction_work(keys * (depth + value_width), product((batch, heads, queries)))
+    add_launch(context, op, names, f"DFC_CUDA(__state, {call});", work=work)
+    context.record(_record(context, op, width))
+
+
+def mask_type(context: Context, op: Op) -> str:
+    """The C++ type of the mask's elements."""
+    if len(op.inputs) < 4:
+        return f"{_SPACE}NoMask"
+    dtype = context.type(op.inputs[3]).dtype
+    return "bool" if dtype is DType.BOOL else STORAGE[dtype]
+
+
+def padded_width(context: Context, op: Op, where: tuple[str, str]) -> int:
+    """The width of a head in registers: both widths fit.
+
+    Raises:
+        UnsupportedError: if it is too large, or not known before the program runs.
+    """
+    widths = (context.type(op.inputs[1]).shape[3], op.type.shape[3])
+    if not all(isinstance(width, int) for width in widths):
+        raise UnsupportedError("the width of its heads is not a number", where)
+    most = max(int(width) for width in widths if isinstance(width, int))
+    if most > _MOST_WIDTH:
+        raise UnsupportedError(f"heads of {most} elements; the kernels end at {_MOST_WIDTH}", where)
+    fitting = [width for width in TILED_WIDTHS if most <= width]
+    return fitting[0] if fitting else -(-most // _WARP_STEP) * _WARP_STEP
+
+
+def _check(context: Context, op: Op, where: tuple[str, str]) -> None:
+    implementation = context.expansions.get("attention", "native")
+    if implementation != "native":
+        raise UnsupportedError(
+            f"attention has no expansion {implementation!r} on GPUs; there is native", where
+        )
+    dtypes = {context.type(name).dtype for name in (*op.inputs[:3], op.result)}
+    if len(dtypes) > 1 or op.type.dtype not in STORAGE:
+        names = ", ".join(sorted(dtype.value for dtype in dtypes))
+        raise UnsupportedError(f"there is no attention kernel for {names}", where)
+    allowed = (DType.BOOL, DType.F32, op.type.dtype)
+    if len(op.inputs) == 4 and context.type(op.inputs[3]).dtype not in allowed:
+        found = context.type(op.inputs[3]).dtype.value
+        raise UnsupportedError(f"its mask is {found}; bool or numbers are read", where)
+    if any(context.type(name).layout.is_tiled for name in (*op.inputs, op.result)):
+        raise UnsupportedError("attention does not read or write tiled layouts", where)
+
+
+def _fields(op: Op, arrays: Mapping[str, dace.data.Array]) -> str:
+    q, k, v, o = (arrays[connector] for connector in ("_q", "_k", "_v", "_o"))
+    batch, heads, queries, width = q.shape
+    keys, value_width = k.shape[2], v.shape[3]
+    sizes = (batch, heads, k.shape[1], queries, keys, width, value_width)
+
+    def strided(connector: str, strides: Sequence[Any]) -> str:
+        return f"{connector}, {{{', '.join(map(text, strides))}}}"
+
+    fields = [", ".join(map(text, sizes))]
+    fields += [strided(c, array.strides) for c, array in (("_q", q), ("_k", k), ("_v", v))]
+    fields.append(strided("_o", o.strides[:3]))
+    if "_mask" in arrays:
+        mask = broadcast_strides(arrays["_mask"], [batch, heads, queries, keys])
+        fields.append(strided("_mask", mask))
+    else:
+        fields.append("nullptr, {0, 0, 0, 0}")
+    return ", ".join([*fields, f"{float(op.attr('scale'))!r}f"])
+
+
+def _record(context: Context, op: Op, width: int) -> KernelRecord:
+    dtype = op.type.dtype
+    if width not in TILED_WIDTHS or dtype is DType.F64:
+        reason = f"no tiles for heads of {width} elements of {dtype.value}: a warp a row"
+        return KernelRecord(op, f"native attention {dtype.value} by warps", reason)
+    how = "float tiles of 64 x 32" if dtype is DType.F32 else "tensor cores, tiles of 64 keys"
+    reason = f"{how}, online softmax; keys split among blocks where rows are few"
+    return KernelRecord(op, f"native attention {dtype.value} {width}", reason)

@@ -1,0 +1,260 @@
+"""Attention kernels of GPUs in emulation, against float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from tests.cuda_emulation import Library, build, toolkit
+from tests.tolerances import assert_close
+
+pytestmark = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+
+SOURCE = r"""
+#include "cuda/attention.cuh"
+using namespace dfc::cuda;
+
+template <class T, class M, int WIDTH, bool CAUSAL>
+int run(const long* n, const T* q, const T* k, const T* v, T* o, const M* mask, double scale) {
+  Attention<T, M> p{n[0], n[1], n[2], n[3], n[4], n[5], n[6], q, {}, k, {}, v, {}, o, {}, mask, {},
+                    float(scale)};
+  const long* s = n + 7;
+  for (long* strides : {p.q_strides, p.k_strides, p.v_strides})
+    for (int i = 0; i < 4; ++i) strides[i] = *s++;
+  for (int i = 0; i < 3; ++i) p.o_strides[i] = *s++;
+  for (int i = 0; i < 4; ++i) p.mask_strides[i] = *s++;
+  return attention<T, M, WIDTH, CAUSAL>(nullptr, p);
+}
+#define ONE(name, T, M, width, causal)                                                          \
+  extern "C" int name(const long* n, const T* q, const T* k, const T* v, T* o, const void* mask, \
+                      double scale) {                                                           \
+    return run<T, M, width, causal>(n, q, k, v, o, static_cast<const M*>(mask), scale);         \
+  }
+#define ALL(dtype, T, width)                             \
+  ONE(dtype##_none_##width##_0, T, NoMask, width, false) \
+  ONE(dtype##_none_##width##_1, T, NoMask, width, true)  \
+  ONE(dtype##_bool_##width##_0, T, bool, width, false)   \
+  ONE(dtype##_bool_##width##_1, T, bool, width, true)    \
+  ONE(dtype##_float_##width##_0, T, float, width, false)
+ALL(float32, float, 32) ALL(float32, float, 64) ALL(float32, float, 128) ALL(float32, float, 160)
+ALL(bfloat16, __nv_bfloat16, 32) ALL(bfloat16, __nv_bfloat16, 64) ALL(bfloat16, __nv_bfloat16, 128)
+ALL(float16, __half, 64)
+ONE(float64_none_64_1, double, NoMask, 64, true)
+"""
+DTYPES: dict[str, Any] = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float16": np.float16,
+}
+
+
+@cache
+def kernels() -> Library:
+    """The attention kernels behind C functions."""
+    return build(SOURCE)
+
+
+@dataclass
+class Case:
+    """An attention: arrays of logical shape [batch, heads, rows, width] in any order of memory."""
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    mask: np.ndarray | None = None
+    causal: bool = False
+
+    def run(self) -> np.ndarray:
+        """The kernel's result."""
+        q, k, v = (placed(x) for x in (self.q, self.k, self.v))
+        shape = (*q.shape[:3], v.shape[3])
+        o = kernels().array(shape, q.dtype)
+        mask, kind = None, "none"
+        if self.mask is not None:
+            mask, kind = placed(self.mask), "bool" if self.mask.dtype == np.bool_ else "float"
+            mask_strides = [
+                0 if self.mask.shape[i] == 1 else s // mask.itemsize
+                for i, s in enumerate(mask.strides)
+            ]
+        else:
+            mask_strides = [0] * 4
+        strides = [s // q.itemsize for x in (q, k, v) for s in x.strides]
+        strides += [s // q.itemsize for s in o.strides[:3]]
+        sizes = [*q.shape[:2], k.shape[1], q.shape[2], k.shape[2], q.shape[3], v.shape[3]]
+        numbers = kernels().copy(np.array([*sizes, *strides, *mask_strides], np.int64))
+        most = max(q.shape[3], v.shape[3])
+        width = next(w for w in (32, 64, 128, 160) if most <= w)
+        if q.dtype == np.float64:
+            width = 64
+        name = f"{q.dtype.name}_{kind}_{width}_{int(self.causal)}"
+        arrays = [memory(x) for x in (q, k, v)]
+        kernels().call(name, numbers, *arrays, o, None if mask is None else memory(mask), 0.25)
+        return o
+
+    def expected(self) -> np.ndarray:
+        """The same in float64, by torch; zeros for a row that sees nothing."""
+        q, k, v = (torch.from_numpy(x.astype(np.float64)) for x in (self.q, self.k, self.v))
+        group = q.shape[1] // k.shape[1]
+        k, v = (x.repeat_interleave(group, 1) for x in (k, v))
+        scores = q @ k.mT * 0.25
+        hidden = -torch.inf
+        if self.mask is not None:
+            mask = torch.from_numpy(self.mask.astype(np.float64))
+            shown = mask != 0 if self.mask.dtype == np.bool_ else mask != hidden
+            added = scores if self.mask.dtype == np.bool_ else scores + mask
+            scores = torch.where(shown, added, hidden)
+        if self.causal:
+            queries, keys = scores.shape[2:]
+            seen = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+            scores = torch.where(seen, scores, hidden)
+        weights = torch.softmax(scores, -1)
+        weights = torch.where((scores == hidden).all(-1, keepdim=True), 0.0, weights)
+        return (weights @ v).numpy().astype(self.q.dtype)
+
+    def check(self) -> None:
+        """The kernel's result against torch's."""
+        assert_close(self.run(), self.expected())
+
+
+def placed(x: np.ndarray) -> np.ndarray:
+    """`x` with the same strides in the emulation's memory."""
+    order = np.argsort([-s for s in x.strides], kind="stable")
+    packed = kernels().copy(np.ascontiguousarray(x.transpose(order)))
+    return packed.transpose(np.argsort(order))
+
+
+def memory(x: np.ndarray) -> np.ndarray:
+    """The contiguous array behind a transposed one."""
+    order = np.argsort([-s for s in x.strides], kind="stable")
+    return x.transpose(order)
+
+
+def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng((seed, *shape))
+    return rng.normal(size=shape).astype(DTYPES[dtype])
+
+
+def case(
+    dtype: str,
+    heads: tuple[int, int],
+    queries: int,
+    keys: int,
+    widths: tuple[int, int],
+    *,
+    batch: int = 1,
+    causal: bool = False,
+    mask: np.ndarray | None = None,
+) -> Case:
+    q = normal(batch, heads[0], queries, widths[0], dtype=dtype)
+    k = normal(batch, heads[1], keys, widths[0], dtype=dtype, seed=1)
+    v = normal(batch, heads[1], keys, widths[1], dtype=dtype, seed=2)
+    return Case(q, k, v, mask, causal)
+
+
+TILED = ["float32", "bfloat16"]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("width", [32, 64, 128])
+@pytest.mark.parametrize("dtype", TILED)
+def test_widths(dtype: str, width: int, causal: bool) -> None:
+    case(dtype, (2, 2), 70, 70, (width, width), batch=2, causal=causal).check()
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 31), (17, 129), (130, 65), (5, 341)])
+@pytest.mark.parametrize("dtype", TILED)
+def test_odd_lengths(dtype: str, sizes: tuple[int, int]) -> None:
+    case(dtype, (1, 1), *sizes, (64, 64), batch=2).check()
+    case(dtype, (1, 1), *sizes, (64, 64), causal=True).check()
+
+
+@pytest.mark.parametrize("widths", [(7, 7), (24, 40), (80, 48), (100, 33)])
+@pytest.mark.parametrize("dtype", TILED)
+def test_widths_between(dtype: str, widths: tuple[int, int]) -> None:
+    case(dtype, (1, 1), 19, 37, widths).check()
+
+
+def test_half() -> None:
+    case("float16", (2, 1), 33, 90, (64, 64), causal=True).check()
+
+
+@pytest.mark.parametrize("dtype", TILED)
+@pytest.mark.parametrize("heads", [(4, 2), (6, 1), (8, 2)])
+def test_grouped_queries(heads: tuple[int, int], dtype: str) -> None:
+    case(dtype, heads, 21, 40, (64, 64), batch=2, causal=True).check()
+
+
+@pytest.mark.parametrize("dtype", TILED)
+@pytest.mark.parametrize("heads", [(1, 1), (8, 2)])
+def test_decoding_splits_the_keys(heads: tuple[int, int], dtype: str) -> None:
+    case(dtype, heads, 1, 900, (64, 64)).check()
+    case(dtype, heads, 2, 515, (128, 128), causal=True).check()
+    mask = np.ones((1, 1, 1, 700), np.bool_)
+    mask[..., 300:] = False  # whole parts see nothing
+    case(dtype, heads, 1, 700, (64, 64), mask=mask).check()
+
+
+@pytest.mark.parametrize("dtype", TILED)
+@pytest.mark.parametrize("shape", [(2, 1, 1, 75), (2, 2, 40, 75), (1, 1, 40, 75), (2, 1, 40, 1)])
+def test_masks(shape: tuple[int, ...], dtype: str) -> None:
+    rng = np.random.default_rng(3)
+    shown = rng.random(shape) < 0.6
+    case(dtype, (2, 2), 40, 75, (64, 64), batch=2, mask=shown).check()
+    case(dtype, (2, 2), 40, 75, (64, 64), batch=2, mask=shown, causal=True).check()
+    added = np.where(shown, rng.normal(size=shape), -np.inf).astype(np.float32)
+    case(dtype, (2, 2), 40, 75, (64, 64), batch=2, mask=added).check()
+
+
+@pytest.mark.parametrize("dtype", TILED)
+def test_rows_that_see_nothing_are_zero(dtype: str) -> None:
+    mask = np.ones((1, 1, 30, 50), np.bool_)
+    mask[:, :, 5:9] = False
+    small = case(dtype, (1, 1), 30, 50, (64, 64), mask=mask)
+    small.check()
+    assert not small.run()[:, :, 5:9].any()
+    more_queries = case(dtype, (1, 1), 50, 20, (64, 64), causal=True)
+    more_queries.check()
+    assert not more_queries.run()[:, :, :30].any()
+
+
+@pytest.mark.parametrize("dtype", TILED)
+def test_nan_and_infinity_stay_in_their_rows(dtype: str) -> None:
+    found = case(dtype, (1, 1), 24, 40, (64, 64))
+    found.q[0, 0, 3, 5] = np.nan
+    found.q[0, 0, 7, 5] = np.inf
+    o, expected = found.run(), found.expected()
+    np.testing.assert_array_equal(np.isnan(o), np.isnan(expected))
+    assert np.isnan(o[0, 0, [3, 7]]).all()
+
+
+@pytest.mark.parametrize("dtype", TILED)
+def test_keys_that_nobody_sees_do_not_matter(dtype: str) -> None:
+    shown = np.ones((1, 1, 1, 200), np.bool_)
+    shown[..., 128:] = False
+    spoilt = case(dtype, (1, 1), 20, 200, (64, 64), mask=shown)
+    spoilt.k[:, :, 128:] = np.nan
+    spoilt.v[:, :, 128:] = np.nan
+    clean = case(dtype, (1, 1), 20, 200, (64, 64), mask=shown)
+    np.testing.assert_array_equal(spoilt.run(), clean.run())
+
+
+@pytest.mark.parametrize("dtype", TILED)
+def test_transposed_operands(dtype: str) -> None:
+    q, k, v = (normal(1, 20, 2, 64, dtype=dtype, seed=i).transpose(0, 2, 1, 3) for i in range(3))
+    Case(q, k, v).check()
+    columns = normal(1, 2, 64, 20, dtype=dtype).transpose(0, 1, 3, 2)
+    Case(q, columns, v).check()
+
+
+def test_a_warp_a_row() -> None:
+    case("float32", (2, 1), 9, 21, (150, 130), causal=True).check()
+    mask = np.random.default_rng(5).random((1, 2, 9, 21)) < 0.7
+    case("float32", (2, 1), 9, 21, (160, 160), mask=mask).check()
+    case("float64", (2, 1), 9, 21, (64, 64), causal=True).check()
