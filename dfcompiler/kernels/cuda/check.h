@@ -1,7 +1,7 @@
 // What went wrong first in a call: the code, and which step of the program it was.
 //
-// Generated code wraps each launch, DFC_CUDA(__state, dfc::cuda::gemm<…>(…)); the C interface clears
-// the record before a call and reads it afterwards. Nothing here exits or prints.
+// Generated code wraps each launch, DFC_CUDA(__state, dfc::cuda::gemm<…>(…)); the C interface
+// clears the record before a call and reads it afterwards. Nothing here exits or prints.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -69,13 +69,13 @@ Split split_of(const Gemm<T>& p, long tiles, long wanted) {
   const long room = static_cast<long>(WORKSPACE_BYTES) / (bytes < 1 ? 1 : bytes);
   if (parts > deep) parts = deep;
   if (parts > room) parts = room;
-  if (parts < 2) return {1, p.K, nullptr};
+  if (parts < 2 || tiles > WORKSPACE_COUNTERS) return {1, p.K};
   const long depth = ceil_div(ceil_div(p.K, parts), SPLIT_STEP) * SPLIT_STEP;
-  return {ceil_div(p.K, depth), depth, nullptr};
+  return {ceil_div(p.K, depth), depth};
 }
 
-// Launches `kernel` for `tiles` tiles, and what adds partial sums up.
-template <class T, Activation activation, Residual residual>
+// Launches `kernel` for `tiles` tiles, with room for partial sums where k is split.
+template <class T>
 cudaError_t run(void (*kernel)(Gemm<T>, Split), long tiles, int threads, int shared_bytes,
                 cudaStream_t stream, const Gemm<T>& p, Split split) {
   if (split.parts > 1) {
@@ -83,15 +83,12 @@ cudaError_t run(void (*kernel)(Gemm<T>, Split), long tiles, int threads, int sha
     const cudaError_t error = workspace_of(stream, &block);
     if (error != cudaSuccess) return error;
     split.partial = static_cast<float*>(block);
+    split.done = counters_of(block);
   }
   const long blocks = tiles * split.parts;
   if (blocks > 0x7fffffffL) return cudaErrorInvalidConfiguration;
-  const cudaError_t error = launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(threads),
-                                   shared_bytes, stream, p, split);
-  if (error != cudaSuccess || split.parts == 1) return error;
-  const long finishers = ceil_div(p.batch * p.M * p.N, FINISH_THREADS);
-  return launch(finish_partial<T, activation, residual>, dim3(static_cast<unsigned>(finishers)),
-                dim3(FINISH_THREADS), 0, stream, p, split);
+  return launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(threads), shared_bytes, stream,
+                p, split);
 }
 
 template <class S, class T, Along along_a, Along along_b, Activation activation, Residual residual>
@@ -106,9 +103,10 @@ template <class S, class T, Activation activation, Residual residual>
 cudaError_t run_tiles(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
   constexpr Along depth = Along::depth, width = Along::width;
   const long tiles = p.batch * ceil_div(p.M, S::BM) * ceil_div(p.N, S::BN);
-  const auto kernel = along_b == Along::width ? tile_kernel<S, T, depth, width, activation, residual>()
-                                              : tile_kernel<S, T, depth, depth, activation, residual>();
-  return run<T, activation, residual>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
+  const auto kernel = along_b == Along::width
+                          ? tile_kernel<S, T, depth, width, activation, residual>()
+                          : tile_kernel<S, T, depth, depth, activation, residual>();
+  return run<T>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
                                       split_of(p, tiles, wanted));
 }
 
@@ -116,13 +114,13 @@ template <int ROWS, class T, Activation activation, Residual residual>
 cudaError_t run_vector(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
   if (along_b == Along::depth) {
     const long columns = VECTOR_COLUMNS * (VECTOR_THREADS / 32);
-    return run<T, activation, residual>(gemm_vector_depth<ROWS, T, activation, residual>,
+    return run<T>(gemm_vector_depth<ROWS, T, activation, residual>,
                                         p.batch * ceil_div(p.N, columns), VECTOR_THREADS, 0, stream,
-                                        p, Split{1, p.K, nullptr});
+                                        p, Split{1, p.K});
   }
   const long columns = VECTOR_CHUNKS * (16 / static_cast<long>(sizeof(T)));
   const long tiles = p.batch * ceil_div(p.N, columns);
-  return run<T, activation, residual>(gemm_vector_width<ROWS, T, activation, residual>, tiles,
+  return run<T>(gemm_vector_width<ROWS, T, activation, residual>, tiles,
                                       VECTOR_THREADS, 0, stream, p, split_of(p, tiles, 4 * wanted));
 }
 
@@ -131,8 +129,8 @@ template <class T>
 bool is_vector(const Gemm<T>& p, Along along_b) {
   constexpr long per_chunk = 16 / sizeof(T);
   if (p.M > VECTOR_ROWS) return false;
-  return along_b == Along::width ? p.N % per_chunk == 0
-                                 : along_b == Along::depth && p.K % per_chunk == 0 && chunks_of_a(p);
+  if (along_b == Along::width) return p.N % per_chunk == 0;
+  return along_b == Along::depth && p.K % per_chunk == 0 && chunks_of_a(p);
 }
 
 template <class T, Activation activation, Residual residual, Floats floats>
@@ -146,13 +144,14 @@ cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   using Small = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
   const Along along_b = along_of_b(p);
   if (is_vector(p, along_b)) {
-    if (p.M == 1) return run_vector<1, T, activation, residual>(stream, p, multiprocessors, along_b);
+    if (p.M == 1)
+      return run_vector<1, T, activation, residual>(stream, p, multiprocessors, along_b);
     return run_vector<VECTOR_ROWS, T, activation, residual>(stream, p, multiprocessors, along_b);
   }
   const long wanted = 2 * multiprocessors;
   if (along_b == Along::elements || !chunks_of_a(p)) {
     const long tiles = p.batch * ceil_div(p.M, Small::BM) * ceil_div(p.N, Small::BN);
-    return run<T, activation, residual>(
+    return run<T>(
         tile_kernel<Small, T, Along::elements, Along::elements, activation, residual>(), tiles,
         Small::THREADS, Small::SHARED_BYTES, stream, p, split_of(p, tiles, wanted));
   }

@@ -1,10 +1,11 @@
 // What happens to sums: scale, bias, activation, residual, rounding; or a place among partial sums.
 //
 //   k split among blocks:   block 0 ─▶ partial[0] ┐
-//                           block 1 ─▶ partial[1] ┼─▶ finish_partial: added in this order ─▶ c
+//                           block 1 ─▶ partial[1] ┼─▶ the last of them to end: c
 //                           block s ─▶ partial[s] ┘
 //
-// The sums of a split are added in a fixed order, so that a result is the same in every run.
+// Blocks of a tile count themselves; the one that finds all others done adds the partial sums, in
+// the order of k, so that a result is the same in every run. No second launch is needed.
 #pragma once
 
 #include "cuda/math.h"
@@ -19,15 +20,17 @@ namespace dfc::cuda {
 //   parts: blocks for one tile of c; part i sums k from i · depth on.
 //   depth: steps of k of a part.
 //   partial: [parts, batch, M, N], or nullptr for one part.
+//   done: for each tile of c, how many of its blocks have ended; zero between kernels.
 struct Split {
   long parts, depth;
-  float* partial;
+  float* partial = nullptr;
+  unsigned* done = nullptr;
 };
 
 // Which tile of c and which part of k a block has. Tiles that run at the same time form squares of
 // GROUP rows of tiles, so that they share operands in the L2.
 struct TilePlace {
-  long row, column, batch, part;
+  long row, column, batch, part, tile;
 
   template <int BM, int BN, class T>
   __device__ static TilePlace of_block(const Gemm<T>& p, long parts) {
@@ -37,7 +40,8 @@ struct TilePlace {
     const long group = tile / (GROUP * columns), first = group * GROUP;
     const long height = rows - first < GROUP ? rows - first : GROUP;
     const long inside = tile - first * columns;
-    return {(first + inside % height) * BM, inside / height * BN, rest / parts, rest % parts};
+    return {(first + inside % height) * BM, inside / height * BN, rest / parts, rest % parts,
+            rest / parts * rows * columns + tile};
   }
 };
 
@@ -124,18 +128,34 @@ __device__ inline void put_pair(const Gemm<T>& p, const Split& split, const Tile
   }
 }
 
-inline constexpr int FINISH_THREADS = 256;
+// Whether all other blocks of a tile have written their partial sums; they can be read then.
+__device__ inline bool is_last_of_tile(const Split& split, long tile) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(split.done + tile, 1u) == static_cast<unsigned>(split.parts - 1);
+    if (last) split.done[tile] = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return last;
+}
 
-template <class T, Activation activation, Residual residual>
-__global__ void __launch_bounds__(FINISH_THREADS) finish_partial(Gemm<T> p, Split split) {
+// The end of a block that wrote partial sums of the tile BM × BN at a place, if k is split.
+template <int BM, int BN, int THREADS, Activation activation, Residual residual, class T>
+__device__ inline void finish_tile(const Gemm<T>& p, const Split& split, const TilePlace& at) {
+  if (split.partial == nullptr || !is_last_of_tile(split, at.tile)) return;
   const long elements = p.batch * p.M * p.N;
-  const long at = static_cast<long>(blockIdx.x) * FINISH_THREADS + threadIdx.x;
-  if (at >= elements) return;
-  float sum = 0.0f;
-  for (long part = 0; part < split.parts; ++part) sum += split.partial[part * elements + at];
-  const long column = at % p.N, row = at / p.N % p.M, batch = at / p.N / p.M;
-  p.c[batch * p.c_batch + row * p.c_row + column] =
-      finished<activation, residual>(p, batch, row, column, sum);
+  for (int i = threadIdx.x; i < BM * BN; i += THREADS) {
+    const long row = at.row + i / BN, column = at.column + i % BN;
+    if (row >= p.M || column >= p.N) continue;
+    const float* from = split.partial + (at.batch * p.M + row) * p.N + column;
+    float sum = 0.0f;
+    for (long part = 0; part < split.parts; ++part) sum += __ldcg(from + part * elements);
+    p.c[at.batch * p.c_batch + row * p.c_row + column] =
+        finished<activation, residual>(p, at.batch, row, column, sum);
+  }
 }
 
 }  // namespace dfc::cuda

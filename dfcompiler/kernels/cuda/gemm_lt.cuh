@@ -139,8 +139,8 @@ inline cudaError_t multiply(cudaStream_t stream, const Matrix (&m)[4], int type,
   const Library& l = library();
   if (l.file == nullptr) {
     explain_failure(
-        "cuBLASLt is not found as libcublasLt.so.13 or .12: install nvidia-cublas, name the file in "
-        "DFC_CUBLASLT, or compile with the native matrix product");
+        "cuBLASLt is not found as libcublasLt.so.13 or .12: install nvidia-cublas, name the file "
+        "in DFC_CUBLASLT, or compile with the native matrix product");
     return cudaErrorSharedObjectInitFailed;
   }
   int device = 0;
@@ -181,6 +181,8 @@ constexpr int type_of() {
   if constexpr (std::is_same_v<T, __half>) return CUDA_R_16F;
   if constexpr (std::is_same_v<T, __nv_bfloat16>) return CUDA_R_16BF;
 }
+
+inline constexpr int FINISH_THREADS = 256;
 
 // c = residual(activation(c)): what no epilogue of the library does.
 template <class T, Activation activation, Residual residual>
@@ -227,11 +229,11 @@ cudaError_t gemm_lt(cudaStream_t stream, Gemm<T> p) {
   const cudaError_t error = lt::multiply(stream, operands, lt::type_of<T>(), p.batch, epilogue,
                                          p.bias, p.scale, added ? 1.0f : 0.0f);
   if (whole || error != cudaSuccess) return error;
-  const long blocks = (p.batch * p.M * p.N + FINISH_THREADS - 1) / FINISH_THREADS;
+  const long blocks = (p.batch * p.M * p.N + lt::FINISH_THREADS - 1) / lt::FINISH_THREADS;
   p.scale = 1.0f;
   p.bias = nullptr;
   return launch(lt::finish_in_place<T, activation, residual>, dim3(static_cast<unsigned>(blocks)),
-                dim3(FINISH_THREADS), 0, stream, p);
+                dim3(lt::FINISH_THREADS), 0, stream, p);
 }
 
 }  // namespace dfc::cuda

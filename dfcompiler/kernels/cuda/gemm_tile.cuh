@@ -8,8 +8,8 @@
 //   │ ├──┼──┼──┼──┤                                │ ├──┼──┼──┼──┼──┼──┼──┼──┤
 //   ▼ │  │  │  │  │                                ▼ │  │  │  │              │
 //
-// The 16-byte chunks of a row are permuted by the row (`swizzled`), so that 8 rows of one column, or
-// 8 chunks of one row, lie in 8 different sixteenths of a 128-byte line: neither ldmatrix nor a
+// The 16-byte chunks of a row are permuted by the row (`swizzled`), so that 8 rows of one column,
+// or 8 chunks of one row, lie in 8 different sixteenths of a 128-byte line: neither ldmatrix nor a
 // copy meets a bank conflict, and no padding is needed.
 #pragma once
 
@@ -48,8 +48,8 @@ __device__ inline void copy_chunks(T* tile, const Window<T>& from) {
     const int row = place / CHUNKS, chunk = place % CHUNKS;
     const long left = row < from.rows ? from.columns - chunk * PER_CHUNK : 0;
     const int bytes = left <= 0 ? 0 : left >= PER_CHUNK ? 16 : static_cast<int>(left * sizeof(T));
-    const T* source = bytes == 0 ? from.first : from.first + row * from.row_stride + chunk * PER_CHUNK;
-    cp_async_16(tile + swizzled<CHUNKS>(row, chunk) * PER_CHUNK, source, bytes);
+    const long offset = bytes == 0 ? 0 : row * from.row_stride + chunk * PER_CHUNK;
+    cp_async_16(tile + swizzled<CHUNKS>(row, chunk) * PER_CHUNK, from.first + offset, bytes);
   }
 }
 

@@ -15,9 +15,9 @@
 //
 // 124 to 127 registers a thread narrow, 240 to 251 wide, none spilled.
 //
-// Shared memory bounds it: for a wide tile of 64 steps, 2 · 8 · (2 + 4) · 4 KB / 4 = 96 KB are read by
-// wgmma and 48 KB written, 1,150 cycles at 128 bytes each, for 1,024 cycles of the tensor cores; a
-// product of 64 × 256 × 16 would read 80 KB.
+// Shared memory bounds it: for a wide tile and 64 steps of k, 2 groups · 8 products · (2 + 4) KB =
+// 96 KB are read by wgmma and 48 KB written, 1,150 cycles at 128 bytes each, for 1,024 cycles of
+// the tensor cores; products of 64 × 256 × 16 would read 80 KB.
 //
 // Asked for with {"matmul": "wgmma"}: it has run in emulation only, on no device.
 #pragma once
@@ -118,6 +118,7 @@ __global__ void __launch_bounds__(S::THREADS, S::RESIDENT) wgmma_tiles(Gemm<T> p
       put_pair<activation, residual>(p, split, at, row + 8, column, four[2], four[3]);
     }
   }
+  finish_tile<S::BM, S::BN, S::THREADS, activation, residual>(p, split, at);
 }
 
 template <class S, class T, Activation activation, Residual residual>
@@ -126,7 +127,7 @@ cudaError_t run_wgmma(cudaStream_t stream, const Gemm<T>& p, long wanted, Along 
   const auto kernel = along_b == Along::width
                           ? wgmma_tiles<S, T, Along::width, activation, residual>
                           : wgmma_tiles<S, T, Along::depth, activation, residual>;
-  return run<T, activation, residual>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
+  return run<T>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
                                       split_of(p, tiles, wanted));
 }
 

@@ -1,6 +1,7 @@
 // The functions of cuBLASLt that products need, found by dlopen: no header and no link to cuBLAS.
 //
-// Looked for in this order: the file that DFC_CUBLASLT names, libcublasLt.so.13, .12, libcublasLt.so.
+// Looked for: the file that DFC_CUBLASLT names and no other, or else libcublasLt.so.13, .12 and
+// libcublasLt.so in this order.
 // Values are part of the library's binary interface, the same in the versions 12 and 13.
 // Source: cuBLAS documentation, "Using the cuBLASLt API": cublasLtMatmulDescAttributes_t,
 // cublasLtMatrixLayoutAttribute_t, cublasLtEpilogue_t, cublasLtMatmulPreferenceAttributes_t,
@@ -50,7 +51,8 @@ struct Library {
   Status (*desc_set)(Object desc, int attribute, const void* value, std::size_t bytes) = nullptr;
   Status (*layout_create)(Object* layout, int type, std::uint64_t rows, std::uint64_t columns,
                           std::int64_t stride) = nullptr;
-  Status (*layout_set)(Object layout, int attribute, const void* value, std::size_t bytes) = nullptr;
+  Status (*layout_set)(Object layout, int attribute, const void* value,
+                       std::size_t bytes) = nullptr;
   Status (*preference_create)(Object* preference) = nullptr;
   Status (*preference_set)(Object preference, int attribute, const void* value,
                            std::size_t bytes) = nullptr;

@@ -101,8 +101,8 @@ __device__ inline void ldmatrix_x2_trans(unsigned (&r)[2], const void* row) {
                : "memory");
 }
 
-// Starts a copy of 16 bytes, both addresses aligned to 16, past the L1. Only the first `bytes`, 0 to
-// 16, are read; the rest becomes zero. With 0 bytes `global` need not be valid.
+// Starts a copy of 16 bytes, both addresses aligned to 16, past the L1. Only the first `bytes`, 0
+// to 16, are read; the rest becomes zero. With 0 bytes `global` need not be valid.
 __device__ inline void cp_async_16(void* shared, const void* global, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                :
