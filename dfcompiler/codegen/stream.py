@@ -23,7 +23,7 @@ _BLOCK = 4096
 PAST_CACHE_FROM = 1 << 30
 """Files of this many bytes are written past the page cache."""
 _PROBE_BYTES = 64 << 20
-_LEAST_BYTES_PER_S = 400e6
+_LEAST_BYTES_PER_S = 250e6
 
 
 class HashedFile:
