@@ -19,7 +19,7 @@ class CachedStep(nn.Module):
         self.decoder, self.context = decoder.requires_grad_(False), context
         config = decoder.config
         heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
-        width = config.hidden_size // config.num_attention_heads
+        width = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
         cache = StaticCache(config=config, max_cache_len=context)
         cache.early_initialization(1, heads, width, torch.float32, torch.device("cpu"))
         for i, layer in enumerate(cache.layers):

@@ -7,7 +7,15 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 import dfcompiler
 from dfcompiler import Model
@@ -49,7 +57,23 @@ def gpt2() -> PreTrainedModel:
     return GPT2LMHeadModel(config)
 
 
-MODELS = {"llama": llama, "gpt2": gpt2}
+def qwen3() -> PreTrainedModel:
+    config = Qwen3Config(
+        vocab_size=101,
+        hidden_size=32,
+        intermediate_size=88,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+MODELS = {"llama": llama, "gpt2": gpt2, "qwen3": qwen3}
 
 
 @cache
@@ -106,3 +130,12 @@ def test_prefill_and_decoding_are_loops_over_one_stack_of_caches(name: str) -> N
     assert kept == sorted(f"{kind}_{i}" for kind in kinds for i in range(LAYERS))
     header = (compiled(name).path / "model.h").read_text(encoding="utf-8")
     assert all(f"keeps key_cache_{i}: " in header for i in range(LAYERS))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_attention_reads_the_caches_in_place(name: str) -> None:
+    program = dfcompiler.optimize(program_of(name)).program
+    long = [op for op in program.ops() if CONTEXT in op.type.shape and op.type.dtype.is_float]
+    views = {op.kind for op in long if op.attr("alias", False)}
+    assert {op.kind for op in long} == views | {"index_copy"}, "no copy is as long as the context"
+    assert views == {"slice", "reshape"}
