@@ -60,23 +60,24 @@ static RunGraph *find_graph(RunGraphs *graphs, const RunKey &key, bool *is_new) 
   return oldest;
 }
 
-static int fail_capture(cudaError_t code) {
+static int fail_capture(const char *reason) {
+  char kept[256];  // it may lie in the sentence that is written
+  std::snprintf(kept, sizeof kept, "%s", reason);
   return fail(MODEL(DEVICE),
-              "the call cannot be captured as a CUDA graph: %s; run the model without graphs",
-              cudaGetErrorString(code));
+              "the call cannot be captured as a CUDA graph: %s; run the model without graphs", kept);
 }
 
 // Captures a call of the program, which enqueues to `stream`.
 static int capture(RunGraph *graph, cudaStream_t stream, void *program, const Memory &memory,
                    const int64_t *symbols) {
   cudaError_t code = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
-  if (code != cudaSuccess) return fail_capture(code);
+  if (code != cudaSuccess) return fail_capture(cudaGetErrorString(code));
   const int status = call_checked(program, memory, symbols);
   cudaGraph_t captured = nullptr;
   code = cudaStreamEndCapture(stream, &captured);
   if (!status && code == cudaSuccess)
     code = cudaGraphInstantiate(&graph->executable, captured, 0);
   if (captured) cudaGraphDestroy(captured);
-  if (status) return status;
-  return code == cudaSuccess ? MODEL(OK) : fail_capture(code);
+  if (status) return fail_capture(error_text);
+  return code == cudaSuccess ? MODEL(OK) : fail_capture(cudaGetErrorString(code));
 }
