@@ -124,3 +124,31 @@ def test_another_order_of_stages_is_refused() -> None:
     swapped = source.replace("add %.0, @b", "mul %.0, @r").replace("mul %.2, @r", "add %.2, @b")
     with pytest.raises(UnsupportedError, match="the kernel's order is bias, activation, residual"):
         records(swapped)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kernels"),
+    [
+        # Inputs may begin anywhere, so that the kernel for elements stays.
+        (("f32[S, 64]", "f32[64, 32]", "f32[S, 32]"), ["WIDTH", "ELEMENTS", "FEW", "MANY"]),
+        (("bf16[32, 64]", "bf16[64, 32]", "bf16[32, 32]"), ["WIDTH", "ELEMENTS", "FEW"]),
+        (("bf16[33, 64]", "bf16[64, 1]", "bf16[33, 1]"), ["WIDTH", "DEPTH", "ELEMENTS", "MANY"]),
+        (("f32[8, 64]", "f32[64, 30]", "f32[8, 30]"), ["WIDTH", "ELEMENTS", "FEW", "MANY"]),
+    ],
+)
+def test_an_instance_holds_what_its_strides_can_need(
+    shapes: tuple[str, str, str], kernels: list[str]
+) -> None:
+    source = PRODUCT.format(**dict(zip("xwy", shapes, strict=True)))
+    lowered = lower(parse(source), parse_target("cuda:sm_90"))
+    assert (
+        " | ".join(f"dfc::cuda::{name}" for name in kernels) + ">" in lowered.instances["gemm"][0]
+    )
+
+
+def test_weights_and_values_of_whole_chunks_need_no_elements() -> None:
+    source = PRODUCT.format(x="f32[S, 64]", w="f32[64, 32]", y="f32[S, 32]")
+    source = source.replace("input @w", "weight @w").replace("matmul @x,", "matmul %0,")
+    source = source.replace("    @y", "    %0: f32[S, 64] = relu @x\n    @y")
+    (instance,) = lower(parse(source), parse_target("cuda:sm_90")).instances["gemm"]
+    assert "ELEMENTS" not in instance

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "check.h"
 #include "gemm.h"
 #include "gemm_finish.cuh"
 #include "gemm_float.cuh"
@@ -99,29 +100,47 @@ constexpr auto tile_kernel() {
     return gemm_tensor<S, T, along_a, along_b, activation, residual>;
 }
 
-template <class S, class T, Activation activation, Residual residual>
+inline cudaError_t missing_kernel() {
+  explain_failure("a product has strides or rows that its program was not compiled for");
+  return cudaErrorInvalidValue;
+}
+
+template <class S, class T, Activation activation, Residual residual,
+          unsigned kernels = ALL_KERNELS>
 cudaError_t run_tiles(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
   constexpr Along depth = Along::depth, width = Along::width;
   const long tiles = p.batch * ceil_div(p.M, S::BM) * ceil_div(p.N, S::BN);
-  const auto kernel = along_b == Along::width
-                          ? tile_kernel<S, T, depth, width, activation, residual>()
-                          : tile_kernel<S, T, depth, depth, activation, residual>();
-  return run<T>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
-                                      split_of(p, tiles, wanted));
+  auto start = [&](void (*kernel)(Gemm<T>, Split)) {
+    return run<T>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
+                  split_of(p, tiles, wanted));
+  };
+  if constexpr ((kernels & WIDTH) != 0) {
+    if (along_b == width) return start(tile_kernel<S, T, depth, width, activation, residual>());
+  }
+  if constexpr ((kernels & DEPTH) != 0) {
+    if (along_b == depth) return start(tile_kernel<S, T, depth, depth, activation, residual>());
+  }
+  return missing_kernel();
 }
 
-template <int ROWS, class T, Activation activation, Residual residual>
+template <int ROWS, class T, Activation activation, Residual residual, unsigned kernels>
 cudaError_t run_vector(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
-  if (along_b == Along::depth) {
-    const long columns = VECTOR_COLUMNS * (VECTOR_THREADS / 32);
-    return run<T>(gemm_vector_depth<ROWS, T, activation, residual>,
-                                        p.batch * ceil_div(p.N, columns), VECTOR_THREADS, 0, stream,
-                                        p, Split{1, p.K});
+  if constexpr ((kernels & DEPTH) != 0) {
+    if (along_b == Along::depth) {
+      const long columns = VECTOR_COLUMNS * (VECTOR_THREADS / 32);
+      return run<T>(gemm_vector_depth<ROWS, T, activation, residual>,
+                    p.batch * ceil_div(p.N, columns), VECTOR_THREADS, 0, stream, p,
+                    Split{1, p.K});
+    }
   }
-  const long columns = VECTOR_CHUNKS * (16 / static_cast<long>(sizeof(T)));
-  const long tiles = p.batch * ceil_div(p.N, columns);
-  return run<T>(gemm_vector_width<ROWS, T, activation, residual>, tiles,
-                                      VECTOR_THREADS, 0, stream, p, split_of(p, tiles, 4 * wanted));
+  if constexpr ((kernels & WIDTH) != 0) {
+    const long columns = VECTOR_CHUNKS * (16 / static_cast<long>(sizeof(T)));
+    const long tiles = p.batch * ceil_div(p.N, columns);
+    if (along_b == Along::width)
+      return run<T>(gemm_vector_width<ROWS, T, activation, residual>, tiles, VECTOR_THREADS, 0,
+                    stream, p, split_of(p, tiles, 4 * wanted));
+  }
+  return missing_kernel();
 }
 
 // Whether 16 bytes of B never reach over its edge, and A can be read beside them.
@@ -133,36 +152,55 @@ bool is_vector(const Gemm<T>& p, Along along_b) {
   return along_b == Along::depth && p.K % per_chunk == 0 && chunks_of_a(p);
 }
 
-template <class T, Activation activation, Residual residual, Floats floats>
+// The product with operands that can be copied 16 bytes at a time.
+template <class T, Activation activation, Residual residual, Floats floats, unsigned kernels>
+cudaError_t run_aligned(cudaStream_t stream, const Gemm<T>& p, long multiprocessors,
+                        Along along_b) {
+  constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
+  using Large = std::conditional_t<exact, FloatLarge, TensorLarge<T>>;
+  using Small = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
+  if constexpr (!exact && (kernels & FEW) != 0) {
+    if (p.M <= TensorFew<T>::BM)
+      return run_tiles<TensorFew<T>, T, activation, residual, kernels>(
+          stream, p, 4 * multiprocessors, along_b);
+  }
+  if constexpr ((kernels & MANY) != 0) {
+    const long large = p.batch * ceil_div(p.M, Large::BM) * ceil_div(p.N, Large::BN);
+    if (large >= multiprocessors)
+      return run_tiles<Large, T, activation, residual, kernels>(stream, p, multiprocessors,
+                                                                along_b);
+    return run_tiles<Small, T, activation, residual, kernels>(stream, p, 2 * multiprocessors,
+                                                              along_b);
+  }
+  return missing_kernel();
+}
+
+template <class T, Activation activation, Residual residual, Floats floats, unsigned kernels>
 cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   if (p.batch < 1 || p.M < 1 || p.N < 1) return cudaSuccess;
   long multiprocessors = 0;
   const cudaError_t error = count_multiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;
-  constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
-  using Large = std::conditional_t<exact, FloatLarge, TensorLarge<T>>;
-  using Small = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
   const Along along_b = along_of_b(p);
-  if (is_vector(p, along_b)) {
-    if (p.M == 1)
-      return run_vector<1, T, activation, residual>(stream, p, multiprocessors, along_b);
-    return run_vector<VECTOR_ROWS, T, activation, residual>(stream, p, multiprocessors, along_b);
+  if constexpr ((kernels & FEW) != 0) {
+    if (is_vector(p, along_b))
+      return p.M == 1 ? run_vector<1, T, activation, residual, kernels>(stream, p,
+                                                                        multiprocessors, along_b)
+                      : run_vector<VECTOR_ROWS, T, activation, residual, kernels>(
+                            stream, p, multiprocessors, along_b);
   }
-  const long wanted = 2 * multiprocessors;
-  if (along_b == Along::elements || !chunks_of_a(p)) {
+  if (along_b != Along::elements && chunks_of_a(p))
+    return run_aligned<T, activation, residual, floats, kernels>(stream, p, multiprocessors,
+                                                                 along_b);
+  if constexpr ((kernels & ELEMENTS) != 0) {
+    constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
+    using Small = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
     const long tiles = p.batch * ceil_div(p.M, Small::BM) * ceil_div(p.N, Small::BN);
-    return run<T>(
-        tile_kernel<Small, T, Along::elements, Along::elements, activation, residual>(), tiles,
-        Small::THREADS, Small::SHARED_BYTES, stream, p, split_of(p, tiles, wanted));
+    constexpr Along any = Along::elements;
+    return run<T>(tile_kernel<Small, T, any, any, activation, residual>(), tiles, Small::THREADS,
+                  Small::SHARED_BYTES, stream, p, split_of(p, tiles, 2 * multiprocessors));
   }
-  if constexpr (!exact) {
-    if (p.M <= TensorFew<T>::BM)
-      return run_tiles<TensorFew<T>, T, activation, residual>(stream, p, 2 * wanted, along_b);
-  }
-  const long large = p.batch * ceil_div(p.M, Large::BM) * ceil_div(p.N, Large::BN);
-  if (large >= multiprocessors)
-    return run_tiles<Large, T, activation, residual>(stream, p, multiprocessors, along_b);
-  return run_tiles<Small, T, activation, residual>(stream, p, wanted, along_b);
+  return missing_kernel();
 }
 
 }  // namespace dfc::cuda

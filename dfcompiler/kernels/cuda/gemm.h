@@ -12,6 +12,14 @@ enum class Residual { none, add, mul };
 // What becomes of float operands before they are multiplied; sums are floats either way.
 enum class Floats { exact, tf32 };
 
+// Kernels that an instance may hold. A program that knows its strides and rows leaves out the
+// others, on which nvcc would spend most of its time; to need one that was left out is an error.
+//
+//   WIDTH, DEPTH: n or k of B contiguous and aligned.
+//   ELEMENTS: any strides and alignment.
+//   FEW, MANY: few rows (at most 8 of floats, 32 of other types), more rows.
+inline constexpr unsigned WIDTH = 1, DEPTH = 2, ELEMENTS = 4, FEW = 8, MANY = 16, ALL_KERNELS = 31;
+
 // A batch of products of [M, K] and [K, N]; strides count elements, and rows of c are contiguous.
 //
 // Attributes:
@@ -33,7 +41,8 @@ struct Gemm {
 };
 
 // Enqueues the product; returns what the launches returned.
-template <class T, Activation activation, Residual residual, Floats floats = Floats::exact>
+template <class T, Activation activation, Residual residual, Floats floats = Floats::exact,
+          unsigned kernels = ALL_KERNELS>
 cudaError_t gemm(cudaStream_t stream, Gemm<T> p);
 
 }  // namespace dfc::cuda

@@ -20,9 +20,9 @@
 //
 // Large: 64 sums and 24 operand registers a thread, so that two blocks of 256 fit the 65,536
 // registers of a multiprocessor; their shared memory, 128 KB, fits an A100's 163 KB too. At 64
-// flops a byte an L2 of 5 TB/s would feed 320 TFLOP/s, an A100's rate; for an H200's it needs the reuse
+// flops a byte an L2 of 5 TB/s would feed 320 TFLOP/s, an A100's rate; an H200's needs the reuse
 // between neighbouring tiles in the order of `TilePlace::of_block` and wgmma.
-// As compiled for sm_80 and sm_90a: 120 to 128 registers a thread, 98 to 100 for elements, no spills.
+// As compiled: 120 to 128 registers a thread, 98 to 100 for elements, no spills.
 #pragma once
 
 #include "gemm_finish.cuh"

@@ -9,8 +9,8 @@
 //   sums meet by shuffles                            sums meet by shuffles, then in shared memory
 //
 // Bytes: K·N elements of B once, and A again for each block, from the L1 and L2. A thread has
-// UNROLL loads of 16 bytes under way: 256 threads of 4 are 16 KB a block, and with four blocks 64 KB a
-// multiprocessor, more than the 25 KB that 4.8 TB/s · 0.7 µs / 132 ask for.
+// UNROLL loads of 16 bytes under way: 256 threads of 4 are 16 KB a block, and with four blocks 64 KB
+// a multiprocessor, more than the 25 KB that 4.8 TB/s · 0.7 µs / 132 ask for.
 // As compiled: 32 to 48 registers a thread for one row, 54 to 128 for eight, no spills.
 #pragma once
 

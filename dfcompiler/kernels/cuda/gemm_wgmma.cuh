@@ -121,30 +121,44 @@ __global__ void __launch_bounds__(S::THREADS, S::RESIDENT) wgmma_tiles(Gemm<T> p
   finish_tile<S::BM, S::BN, S::THREADS, activation, residual>(p, split, at);
 }
 
-template <class S, class T, Activation activation, Residual residual>
+template <class S, class T, Activation activation, Residual residual,
+          unsigned kernels = ALL_KERNELS>
 cudaError_t run_wgmma(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
   const long tiles = p.batch * ceil_div(p.M, S::BM) * ceil_div(p.N, S::BN);
-  const auto kernel = along_b == Along::width
-                          ? wgmma_tiles<S, T, Along::width, activation, residual>
-                          : wgmma_tiles<S, T, Along::depth, activation, residual>;
-  return run<T>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
-                                      split_of(p, tiles, wanted));
+  auto start = [&](void (*kernel)(Gemm<T>, Split)) {
+    return run<T>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
+                  split_of(p, tiles, wanted));
+  };
+  if constexpr ((kernels & WIDTH) != 0) {
+    if (along_b == Along::width)
+      return start(wgmma_tiles<S, T, Along::width, activation, residual>);
+  }
+  if constexpr ((kernels & DEPTH) != 0) {
+    if (along_b == Along::depth)
+      return start(wgmma_tiles<S, T, Along::depth, activation, residual>);
+  }
+  return missing_kernel();
 }
 
-template <class T, Activation activation, Residual residual>
+template <class T, Activation activation, Residual residual, unsigned kernels>
 cudaError_t gemm_wgmma(cudaStream_t stream, Gemm<T> p) {
   static_assert(sizeof(T) == 2);
   const Along along_b = along_of_b(p);
-  if (p.M <= 64 || along_b == Along::elements || !chunks_of_a(p))
-    return gemm<T, activation, residual>(stream, p);
-  if (p.batch < 1 || p.N < 1) return cudaSuccess;
-  long multiprocessors = 0;
-  const cudaError_t error = count_multiprocessors(&multiprocessors);
-  if (error != cudaSuccess) return error;
-  const long wide = p.batch * ceil_div(p.M, WgmmaWide::BM) * ceil_div(p.N, WgmmaWide::BN);
-  if (wide >= multiprocessors)
-    return run_wgmma<WgmmaWide, T, activation, residual>(stream, p, multiprocessors, along_b);
-  return run_wgmma<WgmmaNarrow, T, activation, residual>(stream, p, 2 * multiprocessors, along_b);
+  if constexpr ((kernels & MANY) != 0) {
+    if (p.M > 64 && along_b != Along::elements && chunks_of_a(p)) {
+      if (p.batch < 1 || p.N < 1) return cudaSuccess;
+      long multiprocessors = 0;
+      const cudaError_t error = count_multiprocessors(&multiprocessors);
+      if (error != cudaSuccess) return error;
+      const long wide = p.batch * ceil_div(p.M, WgmmaWide::BM) * ceil_div(p.N, WgmmaWide::BN);
+      if (wide >= multiprocessors)
+        return run_wgmma<WgmmaWide, T, activation, residual, kernels>(stream, p, multiprocessors,
+                                                                      along_b);
+      return run_wgmma<WgmmaNarrow, T, activation, residual, kernels>(
+          stream, p, 2 * multiprocessors, along_b);
+    }
+  }
+  return gemm<T, activation, residual, Floats::exact, kernels>(stream, p);
 }
 
 }  // namespace dfc::cuda

@@ -11,7 +11,7 @@ from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.maps import add_launch
-from dfcompiler.lowering.cuda.matmul_record import record_of
+from dfcompiler.lowering.cuda.matmul_kernels import kernels_of, record_of
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map
 from dfcompiler.lowering.maps import whole as whole_array
@@ -192,11 +192,12 @@ def _add_launch(
     families = {"cublaslt": "gemm_lt", "wgmma": "gemm_wgmma"}
     family = families.get(implementation, "gemm")
     dtype = STORAGE[op.type.dtype]
-    floats = f", {_SPACE}Floats::tf32" if implementation == "tf32" else ""
-    template = (
-        f"{_SPACE}{family}<{dtype}, {_SPACE}Activation::{found.activation}, "
-        f"{_SPACE}Residual::{found.residual}{floats}>"
-    )
+    flags = [f"{_SPACE}Activation::{found.activation}", f"{_SPACE}Residual::{found.residual}"]
+    if family == "gemm":
+        flags.append(f"{_SPACE}Floats::{'tf32' if implementation == 'tf32' else 'exact'}")
+    if family != "gemm_lt":
+        flags.append(kernels_of(context, op, (found.a, found.b), problem))
+    template = f"{_SPACE}{family}<{dtype}, {', '.join(flags)}>"
     context.instantiate(
         family, f"template cudaError_t {template}(cudaStream_t, {_SPACE}Gemm<{dtype}>);"
     )
