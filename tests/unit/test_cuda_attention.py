@@ -246,6 +246,19 @@ def test_keys_that_nobody_sees_do_not_matter(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", TILED)
+def test_the_end_of_a_cache_is_not_read(dtype: str) -> None:
+    shown = np.ones((1, 1, 1, 700), np.bool_)
+    shown[..., 301:] = False
+    added = np.where(shown, 0, -np.inf).astype(np.float32)
+    for heads, queries, mask in (((1, 1), 1, shown), ((8, 4), 40, shown), ((8, 4), 40, added)):
+        cache = case(dtype, heads, queries, 700, (64, 64), mask=mask)
+        expected = cache.expected()
+        cache.k[:, :, 301:] = np.nan
+        cache.v[:, :, 301:] = np.nan
+        assert_close(cache.run(), expected)
+
+
+@pytest.mark.parametrize("dtype", TILED)
 def test_transposed_operands(dtype: str) -> None:
     q, k, v = (normal(1, 20, 2, 64, dtype=dtype, seed=i).transpose(0, 2, 1, 3) for i in range(3))
     Case(q, k, v).check()

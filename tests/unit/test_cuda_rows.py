@@ -87,13 +87,16 @@ extern "C" int softmax_columns(float* o, const float* x, long n, long columns) {
 template <bool INTERLEAVED>
 __global__ void rotary_kernel(float* o, const float* x, const float* c, const float* s, long half) {
   o += blockIdx.x * 2 * half, x += blockIdx.x * 2 * half;
-  if (INTERLEAVED) rotary_interleaved(o, x, c, s, half, threadIdx.x);
-  else rotary_halves(o, x, c, s, half, threadIdx.x);
+  if (INTERLEAVED) {
+    rotary_interleaved(o, x, c, s, half, threadIdx.x);
+  } else if (threadIdx.x * 4 < half) {
+    rotary_halves(o, x, c, s, half, threadIdx.x);
+  }
 }
 extern "C" int rotary(float* o, const float* x, const float* c, const float* s, long rows,
                       long half, long interleaved) {
   return dfc::cuda::launch(interleaved ? rotary_kernel<true> : rotary_kernel<false>, dim3(rows),
-                           dim3(half), 0, nullptr, o, x, c, s, half);
+                           dim3((half + 1) / 2), 0, nullptr, o, x, c, s, half);
 }
 """
 DTYPES = {
@@ -253,13 +256,14 @@ def test_running_sums(dtype: str) -> None:
         assert_close(o, x.astype(np.float64).cumsum(1).astype(x.dtype))
 
 
+@pytest.mark.parametrize("half", [1, 16, 17, 32])
 @pytest.mark.parametrize("interleaved", [0, 1])
-def test_rotary(interleaved: int) -> None:
-    x, c, s = normal(3, 64), normal(32), normal(32)
+def test_rotary(interleaved: int, half: int) -> None:
+    x, c, s = normal(3, 2 * half), normal(half), normal(half)
     o = kernels().array(x.shape, x.dtype)
-    kernels().call("rotary", o, x, c, s, 3, 32, interleaved)
-    pairs = (x[:, 0::2], x[:, 1::2]) if interleaved else (x[:, :32], x[:, 32:])
+    kernels().call("rotary", o, x, c, s, 3, half, interleaved)
+    pairs = (x[:, 0::2], x[:, 1::2]) if interleaved else (x[:, :half], x[:, half:])
     a, b = (part.astype(np.float64) for part in pairs)
     axis = 2 if interleaved else 1
-    expected = np.stack((a * c - b * s, b * c + a * s), axis).reshape(3, 64)
+    expected = np.stack((a * c - b * s, b * c + a * s), axis).reshape(3, 2 * half)
     assert_close(o, expected.astype(np.float32))

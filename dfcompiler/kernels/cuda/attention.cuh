@@ -1,22 +1,22 @@
 // The attention kernels, and which of them an attention takes.
 //
 //   type, width         rows of a key head    kernel
-//   16 bits, ≤ 128      ≤ 16, or few tiles    tensor cores, 16 rows a block, keys split among blocks
+//   16 bits, ≤ 128      ≤ 16, or few tiles    tensor cores, 16 rows a block, keys split
 //                       more                  tensor cores, 64 or 128 rows a block
-//   float, ≤ 128        ≤ 8, or few tiles     multiply-adds, 8 rows a block, keys split among blocks
+//   float, ≤ 128        ≤ 8, or few tiles     multiply-adds, 8 rows a block, keys split
 //                       more                  multiply-adds, 64 rows a block
 //   others              any                   a warp a row
 //
 // "Few tiles": the large ones would leave more than half of the multiprocessors without work.
 //
 // Split: in decoding one block for each key head leaves most multiprocessors without work, and the
-// time is that of reading k and v once: 2 · keys · width · batch · kv_heads elements. The keys are cut
-// into parts until there are about two blocks for each multiprocessor, a part at least two tiles; a
-// second kernel weighs the parts' sums against each other:
+// time is that of reading k and v once: 2 · keys · width · batch · kv_heads elements. The keys are
+// cut into parts until there are about two blocks for each multiprocessor, a part at least two
+// tiles; a second kernel weighs the parts' sums against each other:
 //
 //   part 0  Σ w·v, peak, Σ w ─┐
 //   part 1  Σ w·v, peak, Σ w ─┤   o = Σ 2^(peakᵢ - peak) · (Σ w·v)ᵢ / Σ 2^(peakᵢ - peak) · (Σ w)ᵢ
-//   …                        ─┘   (width + 2) floats a row and part, next to nothing beside the keys
+//   …                        ─┘   (width + 2) floats a row and part: little beside the keys
 #pragma once
 
 #include "attention_float.cuh"
@@ -32,7 +32,8 @@ inline constexpr int MERGE_THREADS = 128;
 
 template <class Kernel, class T, class M>
 __global__ void __launch_bounds__(Kernel::THREADS)
-    attend(const __grid_constant__ Attention<T, M> p, const __grid_constant__ Split split, int tiles) {
+    attend(const __grid_constant__ Attention<T, M> p, const __grid_constant__ Split split,
+           int tiles) {
   // The last rows see most keys if something hides the others: their blocks start first.
   const int tile = tiles - 1 - int(blockIdx.x) % tiles;
   typename Kernel::template Work<T, M> work(p, split, tile, int(blockIdx.x) / tiles);

@@ -1,4 +1,4 @@
-// Launcher of attention: o = softmax(q·kᵀ·scale + mask)·v, scores in registers and shared memory only.
+// Launcher of attention: o = softmax(q·kᵀ·scale + mask)·v, scores in registers and shared memory.
 //
 // Defined in attention.cuh, which only the translation unit with the instances includes.
 #pragma once
@@ -14,8 +14,8 @@ struct NoMask {};
 // with group = heads / kv_heads. Rows of o are contiguous.
 //
 // Attributes:
-//   mask: over (batch, head, query, key), with strides 0 where it broadcasts; bool (true: visible) or
-//     a number that is added, hidden where that is -inf. Not read for NoMask.
+//   mask: over (batch, head, query, key), with strides 0 where it broadcasts; bool (true: visible)
+//     or a number that is added, hidden where that is -inf. Not read for NoMask.
 template <class T, class M>
 struct Attention {
   long batch, heads, kv_heads, queries, keys, width, value_width;

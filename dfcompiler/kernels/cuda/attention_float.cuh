@@ -1,18 +1,18 @@
-// Attention of floats by multiply-adds: 128 threads, 16 along the keys or the width × 8 along the rows.
+// Attention of floats by multiply-adds: 128 threads, 16 along keys or width × 8 along the rows.
 //
 //              K tile [32, d]                V tile [32, d]        both twice, by cp.async
 //     Q      ┌───────────────┐     P       ┌───────────────┐    O
 //   ┌──────┐ │ thread (x, y) │   ┌──────┐  │ thread (x, y) │  ┌──────┐
 //   │ 8·R  │ │ has keys x,   │ → │ 8·R  │→ │ has d / 16    │→ │ 8·R  │   in registers: S, O
-//   │ rows │ │ x + 16 of R   │   │ rows │  │ columns of R  │  │ rows │   in shared memory: Q, K, V, P
+//   │ rows │ │ x + 16 of R   │   │ rows │  │ columns of R  │  │ rows │   in shared memory: QKV, P
 //   └──────┘ │ rows          │   └──────┘  │ rows          │  └──────┘
 //            └───────────────┘             └───────────────┘
 //
-// A row belongs to 16 neighbouring lanes, which find its greatest score and its sum in four shuffles;
-// what they write of P only they read. Of 4 elements of the width, a thread makes 4·2·R multiply-adds
-// from R + 2 loads of 16 bytes; with R = 8 a warp issues 64 of them in 16 cycles and its loads take
-// 12 (those of Q and P are the same address for 16 lanes): bound by the multiply-adds. R = 1 is for
-// few rows, as in decoding, where reading k and v from memory is the bound.
+// A row belongs to 16 neighbouring lanes, which find its greatest score and its sum in four
+// shuffles; what they write of P only they read. Of 4 elements of the width, a thread makes 4·2·R
+// multiply-adds from R + 2 loads of 16 bytes; with R = 8 a warp issues 64 of them in 16 cycles and
+// its loads take 12 (those of Q and P are the same address for 16 lanes): bound by the multiply-
+// adds. R = 1 is for few rows, as in decoding, where reading k and v from memory is the bound.
 // Rows of K and Q are padded by 16 bytes, so that 8 lanes read 8 different banks of 16 bytes.
 #pragma once
 
@@ -22,8 +22,8 @@ namespace dfc::cuda::flash {
 
 template <int WIDTH, bool FEW>
 struct FloatTile {
-  static constexpr int R = FEW ? 1 : 8, ROWS = 8 * R, KEYS = 32, PITCH = WIDTH + 4, P_PITCH = KEYS + 4;
-  static constexpr int THREADS = 128;
+  static constexpr int R = FEW ? 1 : 8, ROWS = 8 * R, KEYS = 32, THREADS = 128;
+  static constexpr int PITCH = WIDTH + 4, P_PITCH = KEYS + 4;
   static constexpr int FLOATS = ROWS * (PITCH + P_PITCH) + 4 * KEYS * PITCH;
   static constexpr std::size_t SHARED = FLOATS * sizeof(float);
 };
@@ -56,17 +56,21 @@ class FloatAttention {
   __device__ void run() {
     const Attention<float, M>& p = head_.p;
     using Copy = TileCopy<KEYS, WIDTH, PITCH, Tile::THREADS, float>;
-    const Copy keys(head_.k(), p.k_strides, p.keys, p.width);
-    const Copy values(head_.v(), p.v_strides, p.keys, p.value_width);
-    const Tiles tiles = tiles_of<KEYS>(p.keys, block_reach_, blockIdx.y, split_.splits);
+    const SharedMask<float, M> mask(head_);
+    const int end = mask.end(block_reach_);
+    const Copy keys(head_.k(), p.k_strides, end, p.width);
+    const Copy values(head_.v(), p.v_strides, end, p.value_width);
+    const Tiles tiles = tiles_of<KEYS>(end, blockIdx.y, split_.splits);
     if (tiles.begin < tiles.end) copy(keys, values, tiles.begin);
     load_queries();
     for (int t = tiles.begin; t < tiles.end; ++t) {
+      const Cover cover = mask.template cover<KEYS>(t * KEYS);
       cp_async_wait<0>();
       __syncthreads();  // the tile is there, and nobody reads the other buffer any more
       if (t + 1 < tiles.end) copy(keys, values, t + 1);
+      if (cover == Cover::hidden) continue;
       multiply_keys(buffer(t));
-      if (!weigh(t * KEYS)) continue;
+      if (!weigh(t * KEYS, cover)) continue;
       __syncwarp();
       multiply_values(buffer(t) + KEYS * PITCH);
       __syncwarp();
@@ -151,10 +155,10 @@ class FloatAttention {
 
   // Scores become weights, and what was summed before shrinks to them; false if the warp sees none
   // of these keys.
-  __device__ bool weigh(int key) {
+  __device__ bool weigh(int key, Cover cover) {
     // The factor of scores that nothing hides goes into their exponent.
     const float scale = head_.p.scale * LOG2_E;
-    const bool whole = std::is_same_v<M, NoMask> && key + KEYS <= least_reach_ && scale > 0.0f;
+    const bool whole = cover == Cover::clear && key + KEYS <= least_reach_ && scale > 0.0f;
     if (!whole && !hide_scores(key, scale)) return false;
     const float unit = whole ? scale : 1.0f;
 #pragma unroll

@@ -1,4 +1,4 @@
-// What the attention kernels share: rows of one key head, what they may see, tiles of keys and values.
+// What the attention kernels share: rows of one key head, what they may see, tiles of keys.
 //
 //   rows of one key head          row = query · group + member: the query heads that share keys lie
 //   q0h0 q0h1 │ q1h0 q1h1 │ …     side by side, so that a tile reads each key once for all of them
@@ -17,6 +17,7 @@
 
 #include "attention.h"
 #include "ptx.h"
+#include "rows.h"
 #include "storage.h"
 
 namespace dfc::cuda::flash {
@@ -28,7 +29,7 @@ inline constexpr float HIDDEN = -std::numeric_limits<float>::infinity();
 //
 // Attributes:
 //   splits: parts of the keys; with 1 the block writes o.
-//   partial: [splits, batch · kv_heads, rows, value_width + 2] floats: Σ weights·v, peak, Σ weights.
+//   partial: [splits, batch · kv_heads, rows, value_width + 2] floats: Σ w·v, peak, Σ w.
 struct Split {
   int splits;
   float* partial;
@@ -129,15 +130,79 @@ struct Tiles {
 };
 
 template <int KEYS>
-__device__ inline Tiles tiles_of(long keys, int reach, int split, int splits) {
-  const int all = (int(keys) + KEYS - 1) / KEYS, share = (all + splits - 1) / splits;
-  const int seen = (reach + KEYS - 1) / KEYS, end = (split + 1) * share;
+__device__ inline Tiles tiles_of(int reach, int split, int splits) {
+  const int seen = (reach + KEYS - 1) / KEYS, share = (seen + splits - 1) / splits;
+  const int end = (split + 1) * share;
   return {split * share, end < seen ? end : seen};
 }
 
+// What a mask does to the scores of a tile of keys, for all rows alike.
+enum class Cover { clear, mixed, hidden };
+
+// A mask without a stride along rows, as padding and the free end of a cache make them: its tiles
+// are looked through once, by all threads together, instead of score by score.
+template <class T, class M>
+class SharedMask {
+ public:
+  __device__ explicit SharedMask(const Head<T, M>& head)
+      : mask_(head.mask(0)), step_(head.p.mask_strides[3]), keys_(int(head.p.keys)) {
+    shared_ = head.p.mask_strides[1] == 0 && head.p.mask_strides[2] == 0;
+  }
+
+  // Keys in front of which something is shown, at most `reach`. All threads of the block call it.
+  __device__ int end(int reach) const {
+    if constexpr (std::is_same_v<M, NoMask>) {
+      return reach;
+    } else {
+      if (!shared_) return reach;
+      int found = 0;
+      for (int key = threadIdx.x; key < reach; key += blockDim.x) {
+        if (shows(mask_[key * step_])) found = key + 1;
+      }
+      return rows::block_fold(found, 0, rows::Greater{});
+    }
+  }
+
+  // All lanes of the warp call it.
+  template <int KEYS>
+  __device__ Cover cover(int first) const {
+    if constexpr (std::is_same_v<M, NoMask>) {
+      return Cover::clear;
+    } else {
+      if (!shared_) return Cover::mixed;
+      bool clear = true, shown = false;
+#pragma unroll
+      for (int i = 0; i < KEYS; i += 32) {
+        const int key = first + i + int(threadIdx.x) % 32;
+        if (key >= keys_) continue;
+        const M mask = mask_[key * step_];
+        clear &= leaves(mask);
+        shown |= shows(mask);
+      }
+      if (__all_sync(0xffffffffu, clear)) return Cover::clear;
+      return __any_sync(0xffffffffu, shown) ? Cover::mixed : Cover::hidden;
+    }
+  }
+
+ private:
+  __device__ static bool shows(M mask) {
+    if constexpr (std::is_same_v<M, bool>) return mask;
+    else return to_float(mask) != HIDDEN;
+  }
+  __device__ static bool leaves(M mask) {
+    if constexpr (std::is_same_v<M, bool>) return mask;
+    else return to_float(mask) == 0.0f;
+  }
+
+  const M* mask_;
+  long step_;
+  int keys_;
+  bool shared_;
+};
+
 // Copies rows [first, first + ROWS) of a matrix to shared memory, `PITCH` elements apart, by all
-// threads; zeros beyond its rows and columns. 16 bytes at a time, in the background, where everything
-// is aligned to that: a thread has one column of these, and every STEP-th row.
+// threads; zeros beyond its rows and columns. 16 bytes at a time, in the background, where
+// everything is aligned to that: a thread has one column of these, and every STEP-th row.
 template <int ROWS, int WIDTH, int PITCH, int THREADS, class T>
 class TileCopy {
   static constexpr int PACK = 16 / sizeof(T), ACROSS = WIDTH / PACK, STEP = THREADS / ACROSS;

@@ -1,20 +1,20 @@
 // Attention of 16-bit elements by tensor cores: a warp has 16 · STACK rows, a block WARPS of them.
 //
 //            K tile [64, d]            V tile [64, d]         both twice in shared memory: the next
-//          ┌───────────────┐         ┌───────────────┐        one arrives by cp.async while this one
+//          ┌───────────────┐         ┌───────────────┐        one comes by cp.async while this one
 //     Q    │   ldmatrix    │   S     │ ldmatrix.trans│   O    is multiplied
 //   ┌────┐ ├───────────────┤ ┌────┐  ├───────────────┤ ┌────┐
-//   │ 16 │→│  mma m16n8k16 │→│exp2│ →│  mma m16n8k16 │→│ 16 │  Q, S and O only ever in registers: the
-//   └────┘ └───────────────┘ └────┘  └───────────────┘ └────┘  C fragments of S are A fragments of P
+//   │ 16 │→│  mma m16n8k16 │→│exp2│ →│  mma m16n8k16 │→│ 16 │  Q, S and O stay in registers: the
+//   └────┘ └───────────────┘ └────┘  └───────────────┘ └────┘  C fragments of S are A ones of P
 //
-// Online softmax: each tile raises the greatest score of a row, and what was summed before shrinks by
-// 2^(old - new). Weights are rounded to T for the second product, their sum is of floats.
+// Online softmax: each tile raises the greatest score of a row, and what was summed before shrinks
+// by 2^(old - new). Weights are rounded to T for the second product, their sum is of floats.
 //
 // Flops and bytes of a tile, for one warp: 4·16·STACK·64·d flops against 2·64·d·2 bytes from shared
 // memory, 16·STACK flops a byte. A multiprocessor of sm_80 does 2048 flops and reads 128 bytes in a
 // cycle: balanced at STACK = 1, bound by the tensor cores at 2. Registers, of 255: O and Q take
-// STACK·(d/2 + d/4), S 32·STACK: two stacks up to d = 64, one for 128. From the device's memory a tile
-// of keys is read once for 64·STACK rows: 64·STACK flops a byte and more, from the L2 mostly.
+// STACK·(d/2 + d/4), S 32·STACK: two stacks up to d = 64, one for 128. A tile of keys is read once
+// for 64·STACK rows, 64·STACK flops a byte, mostly from the L2.
 // Rows are padded by 16 bytes, so that 8 rows of an ldmatrix lie in different banks.
 #pragma once
 
@@ -67,17 +67,21 @@ class TensorAttention {
   __device__ void run() {
     const Attention<T, M>& p = head_.p;
     using Copy = TileCopy<KEYS, WIDTH, PITCH, Tile::THREADS, T>;
-    const Copy keys(head_.k(), p.k_strides, p.keys, p.width);
-    const Copy values(head_.v(), p.v_strides, p.keys, p.value_width);
-    const Tiles tiles = tiles_of<KEYS>(p.keys, block_reach_, blockIdx.y, split_.splits);
+    const SharedMask<T, M> mask(head_);
+    const int end = mask.end(block_reach_);
+    const Copy keys(head_.k(), p.k_strides, end, p.width);
+    const Copy values(head_.v(), p.v_strides, end, p.value_width);
+    const Tiles tiles = tiles_of<KEYS>(end, blockIdx.y, split_.splits);
     if (tiles.begin < tiles.end) copy(keys, values, tiles.begin);
     load_queries();
     for (int t = tiles.begin; t < tiles.end; ++t) {
+      const Cover cover = mask.template cover<KEYS>(t * KEYS);
       cp_async_wait<0>();
       __syncthreads();  // the tile is there, and nobody reads the other buffer any more
       if (t + 1 < tiles.end) copy(keys, values, t + 1);
+      if (cover == Cover::hidden) continue;
       multiply_keys(buffer(t));
-      if (weigh(t * KEYS)) multiply_values(buffer(t) + KEYS * PITCH);
+      if (weigh(t * KEYS, cover)) multiply_values(buffer(t) + KEYS * PITCH);
     }
     finish();
   }
@@ -144,10 +148,10 @@ class TensorAttention {
 
   // Scores become weights, and what was summed before shrinks to them; false if the warp sees none
   // of these keys.
-  __device__ bool weigh(int key) {
+  __device__ bool weigh(int key, Cover cover) {
     // The factor of scores that nothing hides goes into their exponent.
     const float scale = head_.p.scale * LOG2_E;
-    const bool whole = std::is_same_v<M, NoMask> && key + KEYS <= least_reach_ && scale > 0.0f;
+    const bool whole = cover == Cover::clear && key + KEYS <= least_reach_ && scale > 0.0f;
     if (!whole && !hide_scores(key, scale)) return false;
     const float unit = whole ? scale : 1.0f;
 #pragma unroll

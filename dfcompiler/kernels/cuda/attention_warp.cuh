@@ -2,8 +2,8 @@
 //
 //   q, o: element d in lane d % 32      k, v: rows of 32 · CHUNKS elements, one element a lane
 //
-// A score is one butterfly over the lanes; four keys at a time are under way together. Each row reads
-// all its keys from the L2, 2 operations for each element: bound by that, and an order slower than
+// A score is one butterfly over the lanes; four keys at a time are under way together. Each row
+// reads all its keys from the L2, 2 operations for each element: bound by that, and far slower than
 // the tiled kernels.
 #pragma once
 

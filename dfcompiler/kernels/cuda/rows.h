@@ -9,12 +9,13 @@
 // Bytes: the row is read once and written once. The mean, the deviations from it (two-pass
 // statistics, as on the CPU) and the result come from registers; what a row has beyond
 // HELD · threads elements is read again, from the L2. At 2 or 3 operations for each byte the memory
-// is the bound; a warp's 16-byte packs are whole 512-byte transactions. Where a row is not aligned to
-// 16 bytes, the same threads read the same elements one by one.
+// is the bound; a warp's 16-byte packs are whole 512-byte transactions. Where a row is not aligned
+// to 16 bytes, the same threads read the same elements one by one.
 //
-// All threads of the block call these functions, with the same arguments; their number is a multiple
-// of 32. A row is a pointer, or a function row(values, first, count) that computes `count` elements
-// of it from `first` on: what is fused in front of a normalization never leaves the registers.
+// All threads of the block call these functions, with the same arguments; their number is a
+// multiple of 32. A row is a pointer, or a function row(values, first, count) that computes `count`
+// elements of it from `first` on: what is fused in front of a normalization never leaves the
+// registers.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -286,8 +287,8 @@ __device__ void rms_norm_row(T* o, const Row& row, const G* gamma, std::int64_t 
   });
 }
 
-// Softmax of n elements, `stride` apart, by one thread: its neighbours have the rows beside, so that
-// each step of all of them reads memory in order.
+// Softmax of n elements, `stride` apart, by one thread: its neighbours have the rows beside, so
+// that each step of all of them reads memory in order.
 template <class T>
 __device__ void softmax_strided(T* o, std::int64_t o_stride, const T* x, std::int64_t x_stride,
                                 std::int64_t n) {

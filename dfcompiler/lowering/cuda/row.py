@@ -15,13 +15,12 @@ from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.normalization import HEADER, KERNELS, add_rows
+from dfcompiler.lowering.cuda.threads import LOAD_BYTES
 from dfcompiler.lowering.maps import MapBody, pointer, whole
 from dfcompiler.lowering.normalization import NORM_WORK, norm_call
 from dfcompiler.lowering.row import Row
 from dfcompiler.lowering.scalars import compute_type, cost
 from dfcompiler.lowering.symbolic import expression, product
-
-_LOAD_BYTES = 16
 
 
 def lower_row(context: Context, op: Op) -> None:
@@ -77,7 +76,7 @@ class PackedRow(Row):
 
     def __init__(self, context: Context, op: Op) -> None:
         super().__init__(context, op)
-        self.pack = _LOAD_BYTES // op.type.dtype.bytes
+        self.pack = LOAD_BYTES // op.type.dtype.bytes
         self.loads: list[str] = []
 
     def element(self, row: str, name: str) -> str:

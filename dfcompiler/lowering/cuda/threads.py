@@ -14,7 +14,8 @@ from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.symbolic import is_static
 
 WARP, MOST = 32, 1024
-_LOAD_BYTES = 16
+LOAD_BYTES = 16
+"""What a thread loads and stores at once."""
 _FREE_EXTENT = 256
 """Threads of a row whose length is only known when it runs."""
 
@@ -23,7 +24,7 @@ def row_threads(context: Context, length: Any, rows: Any, element_bytes: int) ->
     """Threads of the block for one row of `length` elements: a multiple of a warp."""
     if not is_static(length):
         return _FREE_EXTENT
-    loads = -(-int(length) * element_bytes // _LOAD_BYTES)
+    loads = -(-int(length) * element_bytes // LOAD_BYTES)
     few = is_static(rows) and int(rows) < 4 * context.gpu.multiprocessors
     wanted = loads if few else -(-loads // 2)
     return max(WARP, min(MOST, -(-wanted // WARP) * WARP))
