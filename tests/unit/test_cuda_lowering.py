@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from dfcompiler.codegen.dace_sources import ProgramSource, generate_program
 from dfcompiler.codegen.library import PRELUDE, compile_unit
 from dfcompiler.codegen.units import program_units
 from dfcompiler.errors import UnsupportedError
-from dfcompiler.ir import parse
+from dfcompiler.ir import interpret, parse
 from dfcompiler.lowering import lower
 from dfcompiler.lowering.backends import CUDA
 from dfcompiler.target import parse_target
+from tests.cuda_emulation import emulated_model, toolkit
+from tests.tolerances import assert_close
 
 GPU = parse_target("cuda:sm_90")
 MOVES = """
@@ -53,6 +56,24 @@ program countdown() {
 """
 
 
+LAYERS = """
+program layers(S) {
+  input  @x: f32[S, 9, 64]
+  output @y: f32[S, 9, 64]
+  output @z: f32[64, 9, S]
+  state main {
+    %8: f32[S, 9, 64] = tanh @x
+    %9: f32[S, 9, 64] = add %8, @x
+    %10: f32[S, 9, 64] = tanh %9
+    %11: f32[S, 9, 64] = add %10, %9
+    %12: f32[S, 9, 64] = tanh %11
+    @y: f32[S, 9, 64] = add %12, %11
+    @z: f32[64, 9, S] = transpose @y {perm = [2, 1, 0]}
+  }
+}
+"""
+
+
 def generated(text: str) -> ProgramSource:
     """The host code and the device code of a program."""
     lowered = lower(parse(text), GPU)
@@ -62,8 +83,28 @@ def generated(text: str) -> ProgramSource:
 def test_ranges_become_one_where_elements_lie_in_their_order() -> None:
     device = generated(MOVES).device
     assert "pack_a0.load(base_a0 + _first, _count);" in device
-    # Only the broadcast vector is read element by element.
-    assert "base_a1[(_element - (64 * (_element / 64)))]" in device
+    # A pack lies inside of one row of 64, so that the broadcast vector moves in packs too.
+    assert "pack_a1.load(base_a1 + (_first - (64 * (_first / 64))), _count);" in device
+
+
+def test_equal_kernels_are_one_whatever_their_parameters_are_called() -> None:
+    device = generated(LAYERS).device
+    # Pointers that nothing else points to are marked: those of the first and the last layer.
+    assert device.count("__global__") == 6
+    assert device.count("cudaLaunchKernel((void*)add_0_1_1,") == 1
+    assert device.count("cudaLaunchKernel((void*)tanh_0_2_1,") == 2
+    # Sorted by name, %10 comes before %9: the launches follow the kernel's order.
+    assert "tanh_0_2_1_args[] = { (void *)&sym_S, (void *)&v9, (void *)&v10 }" in device
+    assert "tanh_0_4_1_args[] = { (void *)&sym_S, (void *)&v11, (void *)&v12 }" in device
+
+
+@pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+def test_shared_kernels_get_their_own_arguments() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 9, 64)).astype(np.float32)
+    found = emulated_model(LAYERS).run({"x": x})
+    expected = interpret(parse(LAYERS), {"x": x})
+    for name, array in expected.items():
+        assert_close(found[name], array, name)
 
 
 def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:

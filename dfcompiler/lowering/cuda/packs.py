@@ -34,6 +34,23 @@ class _Place:
     offset: Any
     follows: bool
 
+    def step(self, width: int) -> Any:
+        """Elements between neighbours of an aligned pack; `None` where that is not one number.
+
+        A pack lies inside of one row where rows are multiples of it: quotients do not change.
+        """
+        element, rows = symbol(ELEMENT), {}
+        for quotient in self.offset.atoms(int_floor):
+            position, divisor = quotient.args
+            if position == element and is_static(divisor) and int(divisor) % width == 0:
+                rows[quotient] = sympy.Dummy(integer=True)
+        found = sympy.diff(self.offset.xreplace(rows).replace(int_floor, _Quotient), element)
+        return int(found) if found.is_Integer else None
+
+
+class _Quotient(sympy.Function):
+    """A quotient that changes inside of a pack: its derivative is no number."""
+
 
 def is_flat(context: Context, body: MapBody, values: Mapping[Any, Any]) -> bool:
     """Whether the elements written lie in the order of the iterations, and others are near.
@@ -62,13 +79,10 @@ def is_flat(context: Context, body: MapBody, values: Mapping[Any, Any]) -> bool:
 
 def in_packs(context: Context, body: MapBody, extent: Any) -> MapBody | None:
     """The map over packs of one over `ELEMENT`; None where elements cannot be taken together."""
-    reads, writes = [], []
-    for found, accesses in ((reads, body.reads), (writes, body.writes)):
-        for access in accesses:
-            place = _place(context, access, {})
-            if access.pointer and place is not None:
-                return None
-            found.append((access, place))
+    reads = [(access, _place(context, access, {})) for access in body.reads]
+    writes = [(access, _place(context, access, {})) for access in body.writes]
+    if any(access.pointer and place is not None for access, place in (*reads, *writes)):
+        return None
     packed = [p for _, p in (*reads, *writes) if p is not None and p.follows]
     if not any(p is not None for _, p in writes):
         return None
@@ -113,10 +127,13 @@ def _code(
         if place is None:
             continue
         name, ctype = access.connector, _ctype(context, access)
-        if place.follows:
+        begin, step = text(place.offset.subs(first)), place.step(width)
+        if step == 1:
             loads.append(f"dfc::cuda::Pack<{ctype}, {width}> pack{name};")
-            loads.append(f"pack{name}.load(base{name} + {text(place.offset.subs(first))}, _count);")
+            loads.append(f"pack{name}.load(base{name} + {begin}, _count);")
             heads.append(f"const {ctype} {name} = pack{name}.value[_e];")
+        elif step == 0:
+            loads.append(f"const {ctype} {name} = base{name}[{begin}];")
         else:
             heads.append(f"const {ctype} {name} = base{name}[{text(place.offset)}];")
     for access, place in writes:
@@ -140,7 +157,7 @@ def _ctype(context: Context, access: Access) -> str:
 def _width(context: Context, packed: Sequence[_Place], extent: Any) -> int:
     """Elements of a pack: one transaction of the widest type, fewer where threads would be few."""
     arrays = context.sdfg.arrays
-    width = _TRANSACTION_BYTES // max(arrays[p.access.array].dtype.bytes for p in packed)
+    width: int = _TRANSACTION_BYTES // max(arrays[p.access.array].dtype.bytes for p in packed)
     while is_static(extent) and width > 1:
         if int(extent) >= width * _BUSY_THREADS * context.gpu.multiprocessors:
             break
