@@ -95,8 +95,8 @@ def measured_rows(ops: Sequence[Op]) -> list[dict[str, str]]:
 
 def _precision(kernels: Sequence[KernelRecord]) -> str:
     """What products multiply in; sums, normalizations and softmax are in f32 either way."""
-    low = any(record.implementation.endswith(" bf16") for record in kernels)
-    return "bf16" if low else "f32"
+    words = {word for record in kernels for word in record.implementation.split()}
+    return next((name for name in ("bf16", "f16") if name in words), "f32")
 
 
 def file_table(folder: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any]]:

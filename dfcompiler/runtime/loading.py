@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dfcompiler.errors import UsageError
@@ -51,5 +54,17 @@ def load_later(path: str | Path) -> Model:
 def open_artifact(path: str | Path, verify_hashes: bool) -> tuple[Manifest, Library]:
     """The manifest and the library of an artifact."""
     manifest = read_manifest(Path(path).absolute(), verify_hashes)
+    if "cublaslt" in manifest.implementations:
+        _offer_cublaslt()
     library = manifest.folder / "model.so"
     return manifest, Library(library, manifest.name, manifest.max_rank, manifest.on_device)
+
+
+def _offer_cublaslt() -> None:
+    """Opens cuBLASLt where it is a Python package: the loader finds an open library by its name."""
+    folders = (path for path in map(Path, sys.path) if path.name == "site-packages")
+    for folder in folders:
+        for library in sorted(folder.glob("nvidia/*/lib/libcublasLt.so.*")):
+            with suppress(OSError):  # without it the model says what is missing
+                ctypes.CDLL(str(library))
+                return

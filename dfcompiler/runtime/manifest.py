@@ -100,6 +100,12 @@ class Manifest:
         """Whether the model runs on a GPU."""
         return "cuda" in self.facts["target"]
 
+    @property
+    def implementations(self) -> frozenset[str]:
+        """The words in which the manifest says how operators were implemented."""
+        rows = self.facts.get("kernels", ())
+        return frozenset(word for row in rows for word in str(row["implementation"]).split())
+
 
 def read_manifest(folder: Path, verify_hashes: bool = False) -> Manifest:
     """The manifest of an artifact that is complete and that this machine can run.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from dfcompiler.errors import DeviceError, InputError, UsageError
-from dfcompiler.runtime import DeviceArray, DeviceModel, dlpack, load
+from dfcompiler.runtime import DeviceArray, DeviceModel, dlpack, load, loading
 from tests.cuda_artifacts import LIMIT, build_squares, expected_squares
 from tests.cuda_emulation.artifact import emulate_artifact
 from tests.unit.test_cuda_artifact import has_nvcc
@@ -219,3 +221,19 @@ def test_a_failed_launch_names_its_kernel(artifact: Path, tmp_path: Path) -> Non
 def test_graphs_and_threads_are_of_one_kind_each(model: DeviceModel) -> None:
     with pytest.raises(InputError, match="there are no threads to set"):
         model.set_threads(2)
+
+
+def test_cublaslt_of_a_python_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader finds an open library by its name, wherever it was opened from."""
+    name = "libcublasLt.so.99"
+    folder = tmp_path / "site-packages" / "nvidia" / "cu99" / "lib"
+    folder.mkdir(parents=True)
+    command = ["gcc", "-shared", f"-Wl,-soname,{name}", "-xc", "/dev/null", "-o", folder / name]
+    subprocess.run(command, check=True)
+    with pytest.raises(OSError, match="cannot open"):
+        ctypes.CDLL(name)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path / "site-packages")])
+    loading._offer_cublaslt()
+    ctypes.CDLL(name)

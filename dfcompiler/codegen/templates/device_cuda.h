@@ -7,6 +7,24 @@
 
 static const int64_t kAlignment = 256;
 
+static int no_memory(const char *what, int64_t bytes) {
+  size_t free_bytes = 0, all_bytes = 0;
+  cudaMemGetInfo(&free_bytes, &all_bytes);
+  return fail(MODEL(NO_MEMORY), "out of device memory: %s %lld bytes; %lld of %lld are free", what,
+              (long long)bytes, (long long)free_bytes, (long long)all_bytes);
+}
+
+// What the program recorded: the first launch that failed.
+static int check_launches() {
+  const dfc::cuda::Failure &found = dfc::cuda::failure();
+  if (found.code == cudaSuccess) return MODEL(OK);
+  const int name = int(std::strcspn(found.step, "("));
+  const int status =
+      found.code == cudaErrorMemoryAllocation ? MODEL(NO_MEMORY) : MODEL(DEVICE);
+  return fail(status, "the launch of %.*s failed: %s%s%s", name < 300 ? name : 300, found.step,
+              cudaGetErrorString(found.code), found.detail[0] ? "; " : "", found.detail);
+}
+
 // Calls the program, which enqueues its kernels.
 static int call_checked(void *program, const Memory &memory, const int64_t *symbols) {
   dfc::cuda::clear_failure();
@@ -65,13 +83,6 @@ static char *allocate(int64_t bytes) {
 
 static void give_back(char *memory) {
   if (memory) cudaFree(memory);
-}
-
-static int no_memory(const char *what, int64_t bytes) {
-  size_t free_bytes = 0, all_bytes = 0;
-  cudaMemGetInfo(&free_bytes, &all_bytes);
-  return fail(MODEL(NO_MEMORY), "out of device memory: %s %lld bytes; %lld of %lld are free", what,
-              (long long)bytes, (long long)free_bytes, (long long)all_bytes);
 }
 
 static int program_failed() {
@@ -216,7 +227,11 @@ static int call_on_device(Device *device, void *program, Memory memory, const in
   memory.outputs = staged.data + kInputs;
   memory.status = device->bad_index_there;
   device->pending = true;
-  if (int status = enqueue(device, program, memory, symbols)) return status;
+  if (int status = enqueue(device, program, memory, symbols)) {
+    cudaStreamSynchronize(stream);  // the copies of the inputs, and what was launched before
+    device->bad_index[0] = device->bad_index[1] = 0;
+    return status;
+  }
   for (int i = kInputs; i < kInputs + kOutputs && code == cudaSuccess; ++i)
     if (!staged.on_gpu[i])
       code = cudaMemcpyAsync(data[i], staged.data[i], size_t(*bytes[i]), cudaMemcpyDeviceToHost,

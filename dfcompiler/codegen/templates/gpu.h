@@ -74,11 +74,3 @@ static int may_run() {
   if (int status = check_presence()) return status;
   return check_architecture();
 }
-
-// What the program recorded: the first launch that failed.
-static int check_launches() {
-  const dfc::cuda::Failure &found = dfc::cuda::failure();
-  if (found.code == cudaSuccess) return MODEL(OK);
-  return fail(MODEL(DEVICE), "the launch of %.300s failed: %s%s%s", found.step,
-              cudaGetErrorString(found.code), found.detail[0] ? "; " : "", found.detail);
-}
