@@ -36,32 +36,35 @@ def lower_reduction(context: Context, op: Op) -> None:
         reason = "the innermost axis is kept: neighbouring threads read neighbouring elements"
         context.record(KernelRecord(op, "dace-map, one thread a result", reason))
         return
-    _add_rows(context, op, axes, _rows(context, op, axes))
+    _add_rows(context, op, axes)
 
 
-def _add_rows(context: Context, op: Op, axes: Axes, body: MapBody) -> None:
-    length = axes.extents[axes.innermost] if axes.innermost >= 0 else 1
+def _add_rows(context: Context, op: Op, axes: Axes) -> None:
+    """One block for each result; it folds runs of neighbouring elements."""
+    (name,) = op.inputs
+    outer, count = _runs(context, name, axes)
+    loops, offset = loops_over(context, name, outer, axes.extents)
+    code = [
+        f"dfc::RowReduction<dfc::{operation(op)}, {accumulator_type(op)}> _total;",
+        f"{loops}_total.add(_x + {offset}, {text(count)});",
+        "const auto _value = _total.value();",
+        f"if (threadIdx.x == 0) *_o = {result_of(op, axes, '_value')};",
+    ]
+    body = _body(context, op, axes, code)
     rows = product(extent for _, extent in body.ranges)
-    itemsize = context.type(op.inputs[0]).dtype.bytes
-    threads = row_threads(context, length, rows, itemsize)
+    threads = row_threads(context, count, rows, context.type(name).dtype.bytes)
     add_row_map(context, context.new_state(op), body, threads)
     reason = f"the innermost axis is reduced: one block of {threads} threads a result"
     context.record(KernelRecord(op, "dace-map + row folds", reason))
 
 
-def _rows(context: Context, op: Op, axes: Axes) -> MapBody:
-    (name,) = op.inputs
-    inner = axes.innermost
-    outer = [a for a in axes.reduced if a != inner]
-    loops, offset = loops_over(context, name, outer, axes.extents)
-    count = text(axes.extents[inner]) if inner >= 0 else "1"
-    code = [
-        f"dfc::RowReduction<dfc::{operation(op)}, {accumulator_type(op)}> _total;",
-        f"{loops}_total.add(_x + {offset}, {count});",
-        "const auto _value = _total.value();",
-        f"if (threadIdx.x == 0) *_o = {result_of(op, axes, '_value')};",
-    ]
-    return _body(context, op, axes, code)
+def _runs(context: Context, name: str, axes: Axes) -> tuple[list[int], Any]:
+    """The reduced axes that are loops, and how many elements lie side by side inside of them."""
+    outer = [a for a in axes.reduced if a != axes.innermost]
+    count = axes.extents[axes.innermost] if axes.innermost >= 0 else 1
+    while outer and text(context.stride(name, outer[-1])) == text(count):
+        count = count * axes.extents[outer.pop()]
+    return outer, count
 
 
 def _columns(context: Context, op: Op, axes: Axes) -> MapBody:
