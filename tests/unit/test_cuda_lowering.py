@@ -56,6 +56,18 @@ program countdown() {
 """
 
 
+CACHE = """
+program cache() {
+  input  @x: f32[4, 3]
+  input  @at: i64[4]
+  persist @kept: f32[5, 3]
+  output @y: f32[5, 3]
+  state main {
+    @kept: f32[5, 3] = index_copy @kept, @at, @x {axis = 0}
+    @y: f32[5, 3] = copy @kept
+  }
+}
+"""
 LAYERS = """
 program layers(S) {
   input  @x: f32[S, 9, 64]
@@ -112,6 +124,26 @@ def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:
     frame = generated(LOOP).code
     assert frame.count("cudaStreamSynchronize(") == 1
     assert "if (host_flag0)" in frame
+
+
+@pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+def test_a_loop_ends_when_its_flag_says_so() -> None:
+    x = np.array([1, -2, 3, 5, 7, 0, -9, 4], np.float32)
+    assert_close(emulated_model(LOOP).run({"x": x})["y"], x / 8)
+
+
+@pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+def test_of_equal_indices_the_last_stays_and_a_bad_one_is_reported() -> None:
+    model = emulated_model(CACHE)
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    at = np.array([1, -1, 1, 4])
+    found = model.run({"x": rows, "at": at})["y"]
+    assert model.status[0] == 0
+    assert_close(found, np.stack([rows[0] * 0, rows[2], rows[0] * 0, rows[0] * 0, rows[3]]))
+    model.run({"x": rows, "at": np.array([1, 5, 2, 3])})
+    assert model.lowered.sites[model.status[0] - 1].format(value=model.status[1]) == (
+        "index_copy: index 5 is out of range for an axis of 5"
+    )
 
 
 def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
