@@ -268,5 +268,5 @@ def test_nvcc_compiles_the_kernels_without_spills(dtype: str, arch: str, tmp_pat
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
-    assert len(spills) > 10
+    assert len(spills) >= 10
     assert set(spills) == {("0", "0")}, done.stderr
