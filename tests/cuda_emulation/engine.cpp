@@ -178,6 +178,7 @@ void run_block() {
     fiber.thread = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
     fiber.open.clear();
     fiber.closed.clear();
+    fiber.products = {};
   }
   const unsigned warps = (threads + WARP - 1) / WARP;
   do {

@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <functional>
 #include <source_location>
 
 namespace emulation {
@@ -31,6 +32,13 @@ int barrier(const char* operation, Place place, bool predicate);
 void copy_async(void* to, const void* from, int bytes, int room);
 void commit_copies();
 void wait_for_copies(int pending);
+
+// A product that happens when its group is waited for. The place of its sums is poison until no
+// group is left; what it adds to is what `claim_sums` gives.
+float* claim_sums(float* sums, int count);
+void add_product(std::function<void()> product);
+void commit_products();
+void wait_for_products(int pending);
 
 // Ends the launch with an error that names the kernel and the thread.
 [[noreturn]] void fail(const char* sentence, Place place);

@@ -3,6 +3,8 @@
 
 #include <csetjmp>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +20,13 @@ struct Copy {
   void* to;
   const void* from;
   int bytes, room;
+};
+
+// Products by group, and the true values of the sums that they add to.
+struct Products {
+  std::map<float*, std::vector<float>> sums;
+  std::vector<std::function<void()>> open;
+  std::deque<std::vector<std::function<void()>>> closed;
 };
 
 enum class State { ready, at_collective, at_barrier, done };
@@ -44,6 +53,7 @@ struct Fiber {
   int count = 0;
   std::vector<Copy> open;
   std::deque<std::vector<Copy>> closed;
+  Products products;
 };
 
 extern std::vector<std::unique_ptr<Fiber>> fibers;

@@ -25,7 +25,7 @@ FLAGS = (
 _REPLACED = {f"{name}.h": f"kernels_{name}.h" for name in ("hopper", "launch", "ptx")}
 """Headers of ``kernels/cuda`` that the emulation has its own ones for."""
 _PRECOMPILED = "precompiled.h"
-_ENGINE = ("engine.cpp", "fibers.cpp", "memory.cpp", "runtime.cpp")
+_ENGINE = ("engine.cpp", "fibers.cpp", "memory.cpp", "products.cpp", "runtime.cpp")
 
 _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?:__align__\(\w+\)\s*|alignas\(\w+\)\s*)?([\w:\s]+?)\s*(\w+)\s*\[\s*\]"
