@@ -56,6 +56,29 @@ program countdown() {
 """
 
 
+BRANCH = """
+program choice(N) {
+  input  @c: bool[]
+  input  @d: bool[]
+  input  @x: f32[N]
+  output @y: f32[N]
+  branch outer if @c {
+    state positive {
+      @y: f32[N] = abs @x
+    }
+  } else {
+    branch inner if @d {
+      state negative {
+        @y: f32[N] = neg @x
+      }
+    } else {
+      state same {
+        @y: f32[N] = copy @x
+      }
+    }
+  }
+}
+"""
 CACHE = """
 program cache() {
   input  @x: f32[4, 3]
@@ -130,6 +153,13 @@ def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:
 def test_a_loop_ends_when_its_flag_says_so() -> None:
     x = np.array([1, -2, 3, 5, 7, 0, -9, 4], np.float32)
     assert_close(emulated_model(LOOP).run({"x": x})["y"], x / 8)
+
+
+@pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+@pytest.mark.parametrize(("c", "d"), [(True, False), (False, True), (False, False)])
+def test_the_host_takes_the_branch_that_the_device_chose(c: bool, d: bool) -> None:
+    inputs = {"c": np.array(c), "d": np.array(d), "x": np.array([1, -2, 3], np.float32)}
+    assert_close(emulated_model(BRANCH).run(inputs)["y"], interpret(parse(BRANCH), inputs)["y"])
 
 
 @pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
