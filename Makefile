@@ -7,10 +7,10 @@ BUILD ?= build
 JOBS  ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench toolchain clean
+.PHONY: help run test check cuda-check bench toolchain clean
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: toolchain $(STAMP)  ## export MiniLM, compile it, embed sentences, show the pass table
 	$(PY) -m models.embed_sentences --build $(BUILD)
@@ -22,6 +22,9 @@ check: $(STAMP)  ## lint, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+cuda-check: toolchain $(STAMP)  ## compile every GPU kernel with nvcc, for each GPU target; needs no GPU
+	$(PY) -m tests.cuda_check
 
 bench: toolchain $(STAMP)  ## everything that is measured, into benchmarks/results (half an hour)
 	$(PY) -m benchmarks.cpu_models

@@ -76,6 +76,7 @@ def compile_emulated(sources: Mapping[str, str], options: Sequence[str] = ()) ->
     command = ["g++", *_flags(), *options, "-include", str(header), "-xc++", *units]
     command += ["-xnone", *map(str, objects), "-shared", "-Wl,-Bsymbolic", "-ldl"]
     _run([*command, "-o", library.name], work)
+    shutil.rmtree(work / "kernels")
     _install(work, folder)
     return library
 
