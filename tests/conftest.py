@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("DFC_CACHE_DIR", str(Path(__file__).parent.parent / "build" / "test-cache"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell; tests interrupt processes, which inherit this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL_PROGRAM = """program small(batch, length <= 64) {
   input @x: f32[batch, length]
