@@ -25,7 +25,7 @@ from dfcompiler.api.paths import artifact_folder, model_file
 from dfcompiler.api.specializing import Sizes, specialize
 from dfcompiler.api.stages import Progress, Stages
 from dfcompiler.codegen import keep_ahead
-from dfcompiler.codegen.process import Background, fewer_collections
+from dfcompiler.codegen.process import Backgrounds, fewer_collections
 from dfcompiler.codegen.store import sha256_of
 from dfcompiler.target import CpuTarget, Target
 
@@ -160,17 +160,18 @@ def _recalled_or_built(
     Without `plain` options there is no key to find it under, and it is built.
     """
     stages("recall")
-    hashing = Background(lambda: sha256_of(file))
-    if plain is None:
-        return build(hashing.result)
-    if may_be_kept(file):
-        notes = recall_artifact(file, hashing.result(), plain, machine, folder)
-        if notes is not None:
-            found: Mapping[str, Any] = notes["report"]
-            return found
-    report = build(hashing.result, keep_ahead if is_cacheable() else None)
-    keep_artifact(file, hashing.result(), plain, machine, folder, {"report": report})
-    return report
+    with Backgrounds() as aside:
+        model_hash = aside.start(lambda: sha256_of(file)).result
+        if plain is None:
+            return build(model_hash)
+        if may_be_kept(file):
+            notes = recall_artifact(file, model_hash(), plain, machine, folder)
+            if notes is not None:
+                found: Mapping[str, Any] = notes["report"]
+                return found
+        report = build(model_hash, keep_ahead if is_cacheable() else None)
+        keep_artifact(file, model_hash(), plain, machine, folder, {"report": report})
+        return report
 
 
 def _build(

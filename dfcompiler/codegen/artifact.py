@@ -15,7 +15,7 @@ from dfcompiler.codegen.interface import interface_of
 from dfcompiler.codegen.library import LIBRARY, PRELUDE, compile_unit, link_library
 from dfcompiler.codegen.manifest import file_table, manifest, measured_rows, to_json
 from dfcompiler.codegen.place import MANIFEST, check_replaceable, written_beside
-from dfcompiler.codegen.process import Background, quick_turns
+from dfcompiler.codegen.process import Backgrounds, quick_turns
 from dfcompiler.codegen.toolchain import find_toolchain
 from dfcompiler.codegen.units import family_units, interface_unit, program_units
 from dfcompiler.codegen.weights import WeightsFile, weights_table, write_weights
@@ -76,24 +76,18 @@ def build(
     interface = interface_of(lowered)
     with written_beside(out, force) as folder, quick_turns():
         table = weights_table(lowered.program)
-        writing = Background(partial(_weights, folder / WEIGHTS, lowered.program, written))
-        compiling: list[Background[Path]] = []
-        try:
+        with Backgrounds() as aside:
+            writing = aside.start(partial(_weights, folder / WEIGHTS, lowered.program, written))
             generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
             symbols = tuple(map(program_name, generated.symbols))
             interface = replace(interface, call_symbols=symbols)
             calls = interface_unit(interface, table, target)
             units = [*program_units(generated, target), *family_units(lowered.instances), calls]
-            for unit in units:
-                compiling.append(Background(partial(compile_unit, unit, target)))
+            compiling = [aside.start(partial(compile_unit, unit, target)) for unit in units]
             (folder / "model.h").write_text(calls.files["model.h"], encoding="utf-8")
             _write_documents(folder, result, lowered, report, tokenizer)
             weights = writing.result()
             objects = [one.result() for one in compiling]
-        finally:
-            for one in compiling:
-                one.stop()
-            writing.stop()
         link_library(units, objects, target, folder / "src", folder / LIBRARY)
         origin = source_hash if isinstance(source_hash, str) else source_hash()
         facts = manifest(interface, target, tools, weights.tensors, lowered.kernels, origin)

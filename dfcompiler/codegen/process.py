@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import gc
 import os
@@ -15,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from dfcompiler.errors import ToolchainError
 
@@ -132,13 +131,12 @@ def go_on() -> None:
 
 
 class Background(Generic[T]):
-    """Work in another thread; at the end of the process it is stopped, and cleans up."""
+    """Work in another thread, of a `Backgrounds`."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._future: Future[T] = Future()
+        self._unwanted = False
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-        atexit.register(self.stop)
 
     def result(self) -> T:
         """Waits for the end; what the work returned.
@@ -146,25 +144,48 @@ class Background(Generic[T]):
         Raises:
             Exception: what the work raised.
         """
-        found = self._future.result()
-        atexit.unregister(self.stop)
-        return found
+        return self._future.result()
+
+    def start(self) -> None:
+        """Begins the work; an interrupt in here leaves something that `stop` stops."""
+        self._thread.start()
 
     def stop(self) -> None:
         """Kills the processes of the work, or the work at its next `go_on`, and waits for it."""
-        ident = self._thread.ident or 0
-        _stopping.add(ident)
+        self._unwanted = True
         while self._thread.is_alive():
+            ident = self._thread.ident or 0
+            _stopping.add(ident)
             for process, thread in tuple(_running.items()):
                 if thread == ident and process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
             self._thread.join(0.05)
-        _stopping.discard(ident)
-        atexit.unregister(self.stop)
+        _stopping.discard(self._thread.ident or 0)
 
     def _run(self, work: Callable[[], T]) -> None:
+        if self._unwanted:
+            return  # stopped before its thread counted as alive
         try:
             self._future.set_result(work())
         except BaseException as error:
             self._future.set_exception(error)
+
+
+class Backgrounds:
+    """Work in other threads; what still runs when the block ends is stopped, and cleans up."""
+
+    def __enter__(self) -> Backgrounds:
+        self._all: list[Background[Any]] = []
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for one in self._all:
+            one.stop()
+
+    def start(self, work: Callable[[], T]) -> Background[T]:
+        """Begins `work`; known before it begins, so that no interrupt leaves it running."""
+        one = Background(work)
+        self._all.append(one)
+        one.start()
+        return one

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dfcompiler.codegen.process import go_on
+
 LARGEST_BYTES = 1 << 30
 _ABANDONED_S = 24 * 3600
 
@@ -40,6 +42,7 @@ def sha256_of(path: Path) -> str:
     total, piece = hashlib.sha256(), memoryview(bytearray(1 << 20))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(piece):
+            go_on()
             total.update(piece[:count])
     return total.hexdigest()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dfcompiler.codegen import store, toolchain
-from dfcompiler.codegen.process import fewer_collections, run_all
+from dfcompiler.codegen.process import Background, Backgrounds, fewer_collections, run_all
 from dfcompiler.codegen.toolchain import (
     Compiler,
     compile_flags,
@@ -181,6 +181,42 @@ def test_a_failure_ends_the_other_commands(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError):
         run_all([["sh", "-c", "exit 1"], ["sleep", "60"]], tmp_path)
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupt_while_a_thread_starts_leaves_no_process(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come before the thread has begun the work, and after."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        while begun and not any(file.stat().st_size for file in tmp_path.iterdir()):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        run_all([["sh", "-c", "echo $$ > pid; sleep 60"]], tmp_path)
+
+    before = time.monotonic()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Backgrounds() as aside:
+        aside.start(work)
+    assert time.monotonic() - before < 30
+    for file in tmp_path.iterdir():
+        if pid := file.read_text():
+            with pytest.raises(ProcessLookupError):
+                os.kill(int(pid), 0)
+
+
+def test_work_that_was_stopped_does_not_begin() -> None:
+    done: list[int] = []
+    one = Background(lambda: done.append(1))
+    one.stop()
+    one.start()
+    one._thread.join()
+    assert done == []
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:

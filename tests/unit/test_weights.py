@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dfcompiler.codegen import weights
-from dfcompiler.codegen.process import Background, Stopped
+from dfcompiler.codegen.process import Backgrounds, Stopped
 from dfcompiler.codegen.weights import (
     HEADER_BYTES,
     MAGIC,
@@ -175,10 +175,10 @@ def test_writing_that_is_not_wanted_ends(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(weights, "_chunks", slow)
     program = program_of(w=np.zeros(64, np.float32))
-    writing = Background(lambda: write_weights(tmp_path / "weights.bin", program))
-    begun.wait(60)
-    threading.Timer(0.1, stopping.set).start()
-    writing.stop()
+    with Backgrounds() as aside:
+        writing = aside.start(lambda: write_weights(tmp_path / "weights.bin", program))
+        begun.wait(60)
+        threading.Timer(0.1, stopping.set).start()
     with pytest.raises(Stopped):
         writing.result()
 
