@@ -170,8 +170,9 @@ def _kernel_headers() -> list[Path]:
 
 @cache
 def kernels_digest() -> str:
-    """One hash of all kernel headers."""
-    return digest([path.read_bytes() for path in _kernel_headers()])
+    """One hash of all headers of CPU kernels."""
+    headers = (*_kernel_headers(), *sorted(KERNELS.glob("*.h")))
+    return digest([path.read_bytes() for path in headers])
 
 
 @cache

@@ -94,7 +94,7 @@ def _headers() -> list[str]:
 
 def _kernel_headers() -> dict[str, str]:
     """Our kernels, and what their headers say here."""
-    paths = [KERNELS / "program.h", *sorted((KERNELS / "cuda").glob("*.*h"))]
+    paths = [*sorted(KERNELS.glob("*.h")), *sorted((KERNELS / "cuda").glob("*.*h"))]
     found = {str(path.relative_to(KERNELS)): emulated(path.read_text()) for path in paths}
     replaced = {f"cuda/{name}": (HERE / own).read_text() for name, own in _REPLACED.items()}
     return found | replaced

@@ -294,33 +294,14 @@ DFC_INLINE double round(double x) { return __builtin_rint(x); }
 DFC_INLINE float pow(float x, float y) { return std::pow(x, y); }
 DFC_INLINE double pow(double x, double y) { return std::pow(x, y); }
 
-// NaN if either is NaN.
-template <class T>
-DFC_INLINE T maximum(T a, T b) {
-  return (a > b) | (a != a) ? a : b;
-}
-
-template <class T>
-DFC_INLINE T minimum(T a, T b) {
-  return (a < b) | (a != a) ? a : b;
-}
-
-// -1, 0 or 1; NaN stays NaN.
-template <class T>
-DFC_INLINE T sign(T x) {
-  return x > T(0) ? T(1) : x < T(0) ? T(-1) : x;
-}
-
-// The remainder with the sign of the divisor.
-template <class T>
-DFC_INLINE T mod(T a, T b) {
-  T r;
-  if constexpr (std::is_floating_point_v<T>) {
-    r = std::fmod(a, b);
-  } else {
-    r = a % b;
-  }
-  return (r != T(0)) & ((r < T(0)) != (b < T(0))) ? T(r + b) : r;
-}
+DFC_INLINE float magnitude(float x) { return __builtin_fabsf(x); }
+DFC_INLINE double magnitude(double x) { return __builtin_fabs(x); }
+DFC_INLINE float with_sign(float x, float sign) { return __builtin_copysignf(x, sign); }
+DFC_INLINE double with_sign(double x, double sign) { return __builtin_copysign(x, sign); }
+DFC_INLINE float remainder_toward_zero(float a, float b) { return std::fmod(a, b); }
+DFC_INLINE double remainder_toward_zero(double a, double b) { return std::fmod(a, b); }
 
 }  // namespace dfc
+
+#define DFC_SCALAR DFC_INLINE
+#include "../scalar.h"

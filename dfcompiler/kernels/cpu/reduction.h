@@ -30,9 +30,7 @@ struct Product {
 
 struct Maximum {
   template <class A>
-  static constexpr A identity = std::numeric_limits<A>::has_infinity
-                                    ? -std::numeric_limits<A>::infinity()
-                                    : std::numeric_limits<A>::lowest();
+  static constexpr A identity = least<A>;
   template <class V>
   static DFC_INLINE V combine(V a, V b) {
     return maximum(a, b);
@@ -41,9 +39,7 @@ struct Maximum {
 
 struct Minimum {
   template <class A>
-  static constexpr A identity = std::numeric_limits<A>::has_infinity
-                                    ? std::numeric_limits<A>::infinity()
-                                    : std::numeric_limits<A>::max();
+  static constexpr A identity = greatest<A>;
   template <class V>
   static DFC_INLINE V combine(V a, V b) {
     return minimum(a, b);

@@ -1,18 +1,14 @@
 // Arithmetic on one element with the semantics of the IR, on the device and on the host.
 //
 // Names and meaning are those of cpu/elementwise.h and cpu/math.h, so that the text of a tasklet
-// serves both targets: integer sums and products wrap, a division by the integer zero gives zero,
-// remainders have the sign of the divisor, NaN passes through minimum and maximum. Elementary
-// functions of float are CUDA's own (expf, erff, tanhf: at most 2 ulp) but for gelu, which is the
-// polynomial of cpu/math.h: a dozen multiply-adds and one exp2, without cancellation.
+// serves both targets; what both have in common is in scalar.h. Elementary functions of float are
+// CUDA's own (expf, erff, tanhf: at most 2 ulp) but for gelu, which is the polynomial of
+// cpu/math.h: a dozen multiply-adds and one exp2, without cancellation.
 //
 // Include as "cuda/math.h": this folder on the include path would hide the C library's <math.h>.
 #pragma once
 
 #include <cmath>
-#include <cstdint>
-#include <limits>
-#include <type_traits>
 
 #ifdef __CUDACC__
 #define DFC_SCALAR __host__ __device__ __forceinline__
@@ -74,127 +70,19 @@ DFC_SCALAR double gelu_tanh(double x) {
   return x / (1.0 + ::exp(-2.0 * 0.79788456080286535588 * (x + 0.044715 * x * x * x)));
 }
 
-// The unsigned type in which T's arithmetic wraps; at least `unsigned`, or promotion makes it int.
-template <class T>
-using wrapping = std::conditional_t<sizeof(T) < 4, unsigned, std::make_unsigned_t<T>>;
-
-template <class T>
-DFC_SCALAR T add(T a, T b) {
-  return T(wrapping<T>(a) + wrapping<T>(b));
-}
-
-template <class T>
-DFC_SCALAR T sub(T a, T b) {
-  return T(wrapping<T>(a) - wrapping<T>(b));
-}
-
-template <class T>
-DFC_SCALAR T mul(T a, T b) {
-  return T(wrapping<T>(a) * wrapping<T>(b));
-}
-
-template <class T>
-DFC_SCALAR T neg(T x) {
-  if constexpr (std::is_floating_point_v<T>) {
-    return -x;
-  } else {
-    return T(wrapping<T>(0) - wrapping<T>(x));
-  }
-}
-
-template <class T>
-DFC_SCALAR T abs(T x) {
-  if constexpr (std::is_same_v<T, float>) {
-    return ::fabsf(x);
-  } else if constexpr (std::is_same_v<T, double>) {
-    return ::fabs(x);
-  } else if constexpr (std::is_unsigned_v<T>) {
-    return x;
-  } else {
-    return x < 0 ? neg(x) : x;
-  }
-}
-
-// Rounded toward zero. The quotient of the least integer and -1 wraps to the least integer.
-template <class T>
-DFC_SCALAR T div(T a, T b) {
-  if constexpr (std::is_signed_v<T>) {
-    if (b == T(-1)) return neg(a);
-  }
-  return b == T(0) ? T(0) : T(a / b);
-}
-
-DFC_SCALAR float remainder_toward_zero(float a, float b) { return ::fmodf(a, b); }
-DFC_SCALAR double remainder_toward_zero(double a, double b) { return ::fmod(a, b); }
-
-// The remainder with the sign of the divisor.
-template <class T>
-DFC_SCALAR T modulo(T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) {
-    const T r = remainder_toward_zero(a, b);
-    if (r == T(0)) return ::copysign(T(0), b);
-    return (r < T(0)) != (b < T(0)) ? r + b : r;
-  } else {
-    if constexpr (std::is_signed_v<T>) {
-      if (b == T(-1)) return T(0);
-    }
-    if (b == T(0)) return T(0);
-    const T r = T(a % b);
-    return r != T(0) && (r < T(0)) != (b < T(0)) ? T(r + b) : r;
-  }
-}
-
 DFC_SCALAR float pow(float x, float y) { return ::powf(x, y); }
 DFC_SCALAR double pow(double x, double y) { return ::pow(x, y); }
-
-// Integer powers wrap; a negative exponent rounds 1 / a^|b| toward zero.
-template <class T>
-  requires std::is_integral_v<T>
-DFC_SCALAR T pow(T a, T b) {
-  if constexpr (std::is_signed_v<T>) {
-    if (b < 0) return a == T(1) ? T(1) : a == T(-1) ? (b % 2 ? T(-1) : T(1)) : T(0);
-  }
-  T result = 1;
-  for (auto n = wrapping<T>(b); n != 0; n >>= 1) {
-    if (n & 1) result = mul(result, a);
-    a = mul(a, a);
-  }
-  return result;
-}
-
-// NaN if either is NaN.
-template <class T>
-DFC_SCALAR T maximum(T a, T b) {
-  return (a > b) | (a != a) ? a : b;
-}
-
-template <class T>
-DFC_SCALAR T minimum(T a, T b) {
-  return (a < b) | (a != a) ? a : b;
-}
-
-// -1, 0 or 1; NaN stays NaN.
-template <class T>
-DFC_SCALAR T sign(T x) {
-  return x > T(0) ? T(1) : x < T(0) ? T(-1) : x;
-}
 
 // A truth value as 0 or 1.
 DFC_SCALAR int flag(bool x) { return x ? 1 : 0; }
 
-template <class T>
-DFC_SCALAR bool is_nan(T x) {
-  return x != x;
-}
-
-template <class T>
-DFC_SCALAR bool is_inf(T x) {
-  if constexpr (std::is_floating_point_v<T>) {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    return abs(x) == infinity;
-  } else {
-    return false;
-  }
-}
+DFC_SCALAR float magnitude(float x) { return ::fabsf(x); }
+DFC_SCALAR double magnitude(double x) { return ::fabs(x); }
+DFC_SCALAR float with_sign(float x, float sign) { return ::copysignf(x, sign); }
+DFC_SCALAR double with_sign(double x, double sign) { return ::copysign(x, sign); }
+DFC_SCALAR float remainder_toward_zero(float a, float b) { return ::fmodf(a, b); }
+DFC_SCALAR double remainder_toward_zero(double a, double b) { return ::fmod(a, b); }
 
 }  // namespace dfc
+
+#include "../scalar.h"

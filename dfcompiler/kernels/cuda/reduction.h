@@ -31,9 +31,7 @@ struct Product {
 
 struct Maximum {
   template <class A>
-  static constexpr A identity = std::numeric_limits<A>::has_infinity
-                                    ? -std::numeric_limits<A>::infinity()
-                                    : std::numeric_limits<A>::lowest();
+  static constexpr A identity = least<A>;
   template <class A>
   __device__ A operator()(A a, A b) const {
     return maximum(a, b);
@@ -42,9 +40,7 @@ struct Maximum {
 
 struct Minimum {
   template <class A>
-  static constexpr A identity = std::numeric_limits<A>::has_infinity
-                                    ? std::numeric_limits<A>::infinity()
-                                    : std::numeric_limits<A>::max();
+  static constexpr A identity = greatest<A>;
   template <class A>
   __device__ A operator()(A a, A b) const {
     return minimum(a, b);
