@@ -90,6 +90,8 @@ class Caches:
             epilogue pass through the other part.
         l1_balance: multiply-adds that a worker loses while a word crosses into L1.
         l2_balance: the same for L2, whose words are asked for in time.
+        touch_balance: the same for a word of A that a worker reads for the first time: it comes
+            from another core's cache or from memory, and nothing asked for it.
     """
 
     l1_bytes: int
@@ -97,8 +99,9 @@ class Caches:
     workers: int
     usable: float = 7 / 8
     kept: float = 1 / 2
-    l1_balance: float = 4.0
-    l2_balance: float = 1.0
+    l1_balance: float = 1.0
+    l2_balance: float = 0.5
+    touch_balance: float = 20.0
 
     @staticmethod
     def of(target: CpuTarget) -> Caches:
@@ -180,16 +183,21 @@ def block_rows(product: Product, caches: Caches, mr: int, nr: int, kc: int) -> i
     """Rows of a block: the even split with the shortest time over all samples of M.
 
     Fewer rows read B more often; more rows leave workers idle in the last round of slices ×
-    blocks, or do not fit in L2.
+    blocks, do not fit in L2, or make several workers read the same block of A.
     """
     limit = max(product.rows)
-    choices = {_even_rows(limit, blocks, mr) for blocks in range(1, ceil(limit / mr) + 1)}
+    most_blocks = max(1, limit // WHOLE_ROWS)
+    choices = {_even_rows(limit, blocks, mr) for blocks in range(1, most_blocks + 1)}
 
     def time(mc: int) -> tuple[float, int]:
         _, into_l1, into_l2 = words_moved(product, caches, Tile(mr, nr, kc, mc))
         waiting = 1 + caches.l1_balance * into_l1 + caches.l2_balance * into_l2
-        spans = (_span(product, rows, caches.workers, mc, nr) for rows in product.rows)
-        return waiting * sum(spans), -mc
+        total = 0.0
+        for rows in product.rows:
+            readers = max(1, caches.workers / ceil(rows / mc))
+            touched = caches.touch_balance * readers / product.columns
+            total += (waiting + touched) * _span(product, rows, caches.workers, mc, nr)
+        return total, -mc
 
     return min(choices, key=time)
 
@@ -210,7 +218,7 @@ def _l2_crossing(product: Product, caches: Caches, tile: Tile) -> float:
     mc, kc, width = tile.mc, tile.kc, tile.width
     sums, slices = mc * width, 2 * kc * width
     whole = 1 / mc + 1 / product.depth
-    if mc * product.depth + sums + slices <= caches.usable * words:
+    if mc * product.depth + sums + slices <= caches.kept * words:
         return whole + 1 / product.columns
     if 2 * mc * kc + sums + slices <= caches.kept * words:
         return whole + 1 / width
