@@ -6,19 +6,16 @@ Every compile has a process of its own; the imports of Python packages are part 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks import built, record
+from benchmarks.cold_compile import compiled
 
 LOADS = 15
 DEEP = 48
@@ -32,12 +29,8 @@ TIMES = {"minilm": 3, "bert_base": 3, f"bert_base_{DEEP}": 2}
 def main() -> None:
     """Compiles in fresh processes and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--child", type=Path, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="*", default=list(MODELS), choices=MODELS)
     options = parser.parse_args()
-    if options.child:
-        print(json.dumps(_compile_here(*options.child)))
-        return
     data = {
         "machine": record.machine(),
         "models": {name: _measured(name) for name in MODELS if name in options.only},
@@ -52,8 +45,8 @@ def _measured(name: str) -> dict[str, Any]:
         folder, cache = Path(scratch) / "m.dfc", Path(scratch) / "cache"
         for _ in range(TIMES[name]):
             shutil.rmtree(cache, ignore_errors=True)
-            cold.append(_child(model, folder, cache))
-            cached.append(_child(model, folder, cache))
+            cold.append(compiled(model, folder, cache))
+            cached.append(compiled(model, folder, cache))
         return {
             "cold": cold,
             "cached": cached,
@@ -74,34 +67,6 @@ def _exported(name: str) -> Path:
         command = f"from pathlib import Path; {export}"
         subprocess.run([sys.executable, "-c", command], check=True)
     return path
-
-
-def _child(model: Path, folder: Path, cache: Path) -> dict[str, Any]:
-    """One compile in a process of its own."""
-    shutil.rmtree(folder, ignore_errors=True)
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.compile_time", "--child", str(model), str(folder)],
-        env={**os.environ, "DFC_CACHE_DIR": str(cache)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {**found, "process_s": time.perf_counter() - started}
-
-
-def _compile_here(model: Path, out: Path) -> dict[str, Any]:
-    started = time.perf_counter()
-    from dfcompiler import api
-
-    done = api.compile_artifact(model, out)
-    return {
-        "compile_s": time.perf_counter() - started,
-        "stages_s": dict(done.seconds),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "compiler_peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
-    }
 
 
 def _code_bytes(library: Path) -> int:
