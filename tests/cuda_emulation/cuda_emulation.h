@@ -41,9 +41,10 @@ namespace emulation {
 
 // A `__shared__` variable: poison until its block writes it.
 template <class T>
-inline void enter_shared(T& variable, unsigned long& block) {
+inline void enter_shared(T& variable, unsigned long& block, Place place = Place::current()) {
   if (block == block_number) return;
   block = block_number;
+  take_shared(sizeof variable, place);
   std::memset(static_cast<void*>(&variable), POISON, sizeof variable);
 }
 

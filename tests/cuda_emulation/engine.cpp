@@ -29,7 +29,7 @@ unsigned threads = 0;
 bool backwards = false;
 bool failed = false;
 unsigned char* shared = nullptr;
-std::size_t shared_size = 0;
+std::size_t shared_size = 0, static_size = 0;
 char text[2048] = "";
 
 // ------------------------------------------------------------------------------------------ errors
@@ -171,6 +171,7 @@ bool pass_barrier() {
 
 void run_block() {
   ++block_number;
+  static_size = 0;
   if (shared_size) std::memset(shared, POISON, shared_size);
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = *fibers[i];
@@ -202,9 +203,9 @@ bool launchable(dim3 grid, dim3 block, std::size_t shared_bytes) {
     explain("blocks of %u x %u x %u threads", block.x, block.y, block.z);
   if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
     explain("a grid of %u x %u x %u blocks", grid.x, grid.y, grid.z);
-  if (shared_bytes > most_shared_bytes(kernel))
+  if (shared_bytes > most_dynamic_bytes(kernel, 0))
     explain("%zu bytes of dynamic shared memory, allowed are %zu", shared_bytes,
-            most_shared_bytes(kernel));
+            most_dynamic_bytes(kernel, 0));
   return !failed;
 }
 
@@ -255,6 +256,12 @@ void fail(const char* sentence, Place place) {
           blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, base_name(place),
           unsigned(place.line()), sentence);
   leave();
+}
+
+void take_shared(std::size_t bytes, Place place) {
+  static_size += bytes;
+  if (shared_size > most_dynamic_bytes(kernel, static_size))
+    fail("more shared memory, declared and dynamic, than a block gets", place);
 }
 
 unsigned char* dynamic_shared() { return shared; }

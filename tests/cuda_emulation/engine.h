@@ -43,6 +43,10 @@ void wait_for_products(int pending);
 // Ends the launch with an error that names the kernel and the thread.
 [[noreturn]] void fail(const char* sentence, Place place);
 
+// Counts what the running block takes of shared memory besides its dynamic part; ends the launch
+// where it is too much.
+void take_shared(std::size_t bytes, Place place);
+
 // The running block: a number that no other block of this process has, and its dynamic memory.
 extern unsigned long block_number;
 unsigned char* dynamic_shared();

@@ -7,13 +7,11 @@
 
 namespace dfc::cuda {
 
-inline constexpr std::size_t DEFAULT_SHARED_BYTES = 48 << 10;
-
 template <class... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
                    cudaStream_t, std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-  if (shared_bytes > DEFAULT_SHARED_BYTES) {
+  if (shared_bytes > 0) {
     const cudaError_t error = cudaFuncSetAttribute(
         reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
         static_cast<int>(shared_bytes));

@@ -90,12 +90,15 @@ std::string check_canaries() {
   return "";
 }
 
-std::size_t most_shared_bytes(const void* kernel) {
+std::size_t most_dynamic_bytes(const void* kernel, std::size_t declared) {
   const auto found = shared_bytes.find(kernel);
-  return found == shared_bytes.end() ? SHARED_BYTES : found->second;
+  const bool asked = found != shared_bytes.end();
+  const std::size_t all = asked ? MOST_SHARED_BYTES : SHARED_BYTES;
+  const std::size_t left = all > declared ? all - declared : 0;
+  return asked && found->second < left ? found->second : left;
 }
 
-bool set_most_shared_bytes(const void* kernel, std::size_t bytes) {
+bool set_most_dynamic_bytes(const void* kernel, std::size_t bytes) {
   if (bytes > MOST_SHARED_BYTES) return false;
   shared_bytes[kernel] = bytes;
   return true;

@@ -24,8 +24,8 @@ std::string describe_address(const void* address);
 // A sentence about a buffer beside which something was written; empty if there is none.
 std::string check_canaries();
 
-// Most dynamic shared memory that a kernel may take, and its setter.
-std::size_t most_shared_bytes(const void* kernel);
-bool set_most_shared_bytes(const void* kernel, std::size_t bytes);
+// Most dynamic shared memory that a kernel may take beside what it declares, and its setter.
+std::size_t most_dynamic_bytes(const void* kernel, std::size_t declared);
+bool set_most_dynamic_bytes(const void* kernel, std::size_t bytes);
 
 }  // namespace emulation

@@ -89,7 +89,7 @@ EMULATED cudaError_t CUDARTAPI cudaFuncSetAttribute(const void* kernel, cudaFunc
                                                     int value) {
   const bool known = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize;
   if (!known) return cudaSuccess;
-  const bool fits = value >= 0 && emulation::set_most_shared_bytes(kernel, std::size_t(value));
+  const bool fits = value >= 0 && emulation::set_most_dynamic_bytes(kernel, std::size_t(value));
   return done(fits ? cudaSuccess : cudaErrorInvalidValue);
 }
 

@@ -221,6 +221,12 @@ def test_k_split_among_blocks(dtype: str, b: str) -> None:
 
 
 @emulated
+def test_shared_memory_of_a_split_tile_of_48_kb() -> None:
+    """The word that a split declares does not fit beside it without the kernel's attribute."""
+    check("f32", "tile0", (1, 20, 40, 520), wanted=64)
+
+
+@emulated
 @pytest.mark.parametrize("b", ["C", "F"])
 @pytest.mark.parametrize("shape", ["WgmmaWide", "WgmmaNarrow"])
 def test_products_of_warp_groups(shape: str, b: str) -> None:

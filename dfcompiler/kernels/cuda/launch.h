@@ -9,9 +9,6 @@
 
 namespace dfc::cuda {
 
-// What a block gets without asking; more of it needs an attribute of the kernel.
-inline constexpr std::size_t DEFAULT_SHARED_BYTES = 48 << 10;
-
 // What the C++ rules make of an argument for a parameter, without deducing from it.
 template <class T>
 struct Exactly {
@@ -19,12 +16,14 @@ struct Exactly {
 };
 
 // Launches kernel(arguments...); an empty grid launches nothing.
+//
+// Without the attribute a block gets 48 KB, of which what the kernel declares itself is a part.
 template <class... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
                    cudaStream_t stream, typename Exactly<Parameters>::type... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   const void* function = reinterpret_cast<const void*>(kernel);
-  if (shared_bytes > DEFAULT_SHARED_BYTES) {
+  if (shared_bytes > 0) {
     const cudaError_t error = cudaFuncSetAttribute(
         function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return error;
