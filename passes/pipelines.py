@@ -25,6 +25,7 @@ DEFAULT = (
     "eliminate-dead-code",
     "fuse-epilogue",
     "merge-products",
+    "merge-rotary",
     "fuse-rows",
     "fuse-elementwise",
     "select-layout",
