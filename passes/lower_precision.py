@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from dfcompiler.errors import UsageError
 from dfcompiler.ir import Attrs, DType, Op, Program, State
-from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, map_states
+from dfcompiler.ir.rewrite import map_states
 from dfcompiler.pipeline import Decline, Pass
 from dfcompiler.target import CpuTarget
-from passes.rules.precision_wishes import MOVEMENT, PrecisionWishes
-from passes.rules.rounded_weights import LOW, RoundedWeights
+from passes.rules.precision_wishes import LOW, MOVEMENT, PrecisionWishes
+from passes.rules.precisions import precision_type
+from passes.rules.retyping import Retyping, cast
+from passes.rules.rounded_weights import RoundedWeights
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class LowerPrecision(Pass):
     bfloat16: the product or element-wise kernel that computes it rounds it at its end, and views
     hand it on. Everything else stays as it is: normalizations, softmax, residual sums, biases.
 
-    Skips products whose right-hand side is no weight matrix of f32, int8 codes among them, and
-    attention whose result something else reads or that the target has no tiles for.
+    Skips products whose right-hand side is no weight matrix of f32, int8 codes among them, or has
+    numbers beyond bfloat16, and attention whose result something else reads or that the target has
+    no tiles for.
     """
 
     precision: str = "bf16"
@@ -42,26 +44,22 @@ class LowerPrecision(Pass):
     claims: ClassVar[tuple[str, ...]] = ("flops ==",)
 
     def run(self, program: Program, decline: Decline) -> Program:
-        if self.precision not in ("f32", "bf16"):
-            raise UsageError(f"precision {self.precision} is not known; expected f32 or bf16")
-        if self.precision == "f32":
+        if precision_type(self.precision, ("f32", "bf16")) is DType.F32:
             return program
-        weights = RoundedWeights(program)
+        weights = RoundedWeights(program, LOW)
         extension = self.target.extension if self.target else ""
 
         def lowered(state: State) -> State:
             return _Lowering(program, state, weights, extension, decline).result()
 
-        return drop_unused_weights(weights.added_to(map_states(program, lowered)))
+        return weights.added_to(map_states(program, lowered))
 
 
-class _Lowering:
-    """One state, rewritten operator by operator as its wishes say.
+class _Lowering(Retyping):
+    """One state, lowered as its wishes say.
 
     Attributes:
         wishes: which values are wanted in bfloat16.
-        casts: the bfloat16 copies of other values.
-        ops: what the operators so far have become.
     """
 
     def __init__(
@@ -72,17 +70,9 @@ class _Lowering:
         extension: str,
         decline: Decline,
     ) -> None:
-        self.state, self.weights, self.decline = state, weights, decline
-        self.rewriter = StateRewriter(program, state)
+        super().__init__(program, state, decline)
+        self.weights = weights
         self.wishes = PrecisionWishes(state, self.rewriter.type_of, weights, extension)
-        self.casts: dict[str, str] = {}
-        self.ops: list[Op] = []
-
-    def result(self) -> State:
-        for op in self.state.ops:
-            self.rewrite(op)
-        changed = self.ops != list(self.state.ops)
-        return replace(self.state, ops=tuple(self.ops)) if changed else self.state
 
     def rewrite(self, op: Op) -> None:
         product = self.wishes.product(op)
@@ -91,16 +81,16 @@ class _Lowering:
         elif op.result in self.wishes.low:
             self.produce(op)
         else:
-            if any(
-                inner.kind == "matmul" and inner.type.dtype is DType.F32
-                for inner in op.region or (op,)
-            ):
-                self.decline(op, "its right-hand side is no matrix of f32 weights")
-            if op.kind == "attention" and op.type.dtype is DType.F32:
-                self.decline(op, "something reads its result in f32")
+            self.explain(op)
             self.ops.append(op)
-        if op.result.startswith("@"):
-            self.casts.pop(op.result, None)
+
+    def explain(self, op: Op) -> None:
+        """Says why an operator stays in f32."""
+        for inner in op.region or (op,):
+            if inner.kind == "matmul" and inner.type.dtype is DType.F32:
+                self.decline(op, self.wishes.why_not_product(op, inner))
+        if op.kind == "attention" and op.type.dtype is DType.F32:
+            self.decline(op, "something reads its result in f32")
 
     def multiplied(self, op: Op, product: Op) -> Op:
         """The operator with its product in bfloat16."""
@@ -125,7 +115,7 @@ class _Lowering:
                 self.decline(op, reason)
             wide = self.rewriter.fresh()
             self.ops.append(replace(op, result=wide))
-            self.ops.append(self.cast(wide, op.result, op))
+            self.ops.append(cast(wide, op.result, op.type.with_dtype(LOW), op.source))
 
     def rounded(self, op: Op) -> Op:
         """The operator with a last step that rounds, if its result is to be stored rounded."""
@@ -133,7 +123,8 @@ class _Lowering:
             return op
         region = op.region or (replace(op, result="%.0"),)
         last = region[-1].result
-        region = (*region, self.cast(last, f"%.{len(region)}", region[-1]))
+        narrow = region[-1].type.with_dtype(LOW)
+        region = (*region, cast(last, f"%.{len(region)}", narrow, region[-1].source))
         kernel = {"kernel": "linear"} if op.kind == "matmul" else dict(op.attrs)
         inputs = _read_by(region)
         return Op(
@@ -142,20 +133,7 @@ class _Lowering:
 
     def in_bf16(self, name: str) -> str:
         """`name` as bfloat16: itself, or a cast that all readers in the state share."""
-        if name in self.wishes.low:
-            return name
-        if name not in self.casts:
-            producer = self.rewriter.producer(name)
-            copy = self.rewriter.fresh()
-            type_ = self.rewriter.type_of(name).with_dtype(LOW)
-            source = producer.source if producer else ""
-            self.ops.append(Op(copy, type_, "cast", (name,), Attrs({"to": LOW}), source))
-            self.casts[name] = copy
-        return self.casts[name]
-
-    def cast(self, name: str, result: str, op: Op) -> Op:
-        type_ = op.type.with_dtype(LOW)
-        return Op(result, type_, "cast", (name,), Attrs({"to": LOW}), op.source)
+        return name if name in self.wishes.low else self.copy(name, LOW)
 
 
 def _read_by(region: tuple[Op, ...]) -> tuple[str, ...]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dfcompiler.errors import UsageError
-from dfcompiler.ir import Attrs, DType, Op, Program, Role, State, TensorType
-from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, map_states
+from dfcompiler.ir import Attrs, DType, Op, Program, Role, State
+from dfcompiler.ir.rewrite import map_states
 from dfcompiler.pipeline import Decline, Pass
-from passes.rules.narrow_containers import NarrowContainers, finite
+from passes.rules.narrow_containers import NarrowContainers
+from passes.rules.narrow_range import greatest_lost, rounded_number, why_not_narrow
+from passes.rules.precisions import precision_type
+from passes.rules.retyping import Retyping, cast
 
-PRECISIONS = {"f32": DType.F32, "bf16": DType.BF16, "f16": DType.F16}
 _SOURCES = ("iota", "dim", "cast")
 """Operators that make f32 of something else."""
 
@@ -34,7 +35,8 @@ class NarrowValues(Pass):
     Inputs and outputs of the model keep their types; kernels add up in float whatever they store.
     Values computed from integers alone, such as the angles of positions and masks, and what the
     model itself casts to f32 stay in f32 up to the first operator that mixes them with others:
-    bf16 has no 257.
+    bf16 has no 257. So does what an operator gives that reads a weight or a number beyond the
+    narrow type, such as 1e6 for f16. Fills of masks, -3.4e38, become its most negative number.
 
     Skips fused regions, so that it comes before the fusions, and operators that update an output
     in place.
@@ -48,10 +50,7 @@ class NarrowValues(Pass):
     runs_on: ClassVar[tuple[str, ...]] = ("cuda",)
 
     def run(self, program: Program, decline: Decline) -> Program:
-        if self.precision not in PRECISIONS:
-            listed = ", ".join(PRECISIONS)
-            raise UsageError(f"precision {self.precision} is not known; expected one of {listed}")
-        low = PRECISIONS[self.precision]
+        low = precision_type(self.precision)
         if low is DType.F32:
             return program
         containers = NarrowContainers(program, low)
@@ -59,51 +58,37 @@ class NarrowValues(Pass):
         def narrowed(state: State) -> State:
             return _Narrowing(program, state, containers, decline).result()
 
-        mapped = map_states(program, narrowed)
-        return drop_unused_weights(containers.applied_to(mapped))
+        return containers.applied_to(map_states(program, narrowed))
 
 
-class _Narrowing:
-    """One state, rewritten operator by operator.
+class _Narrowing(Retyping):
+    """One state, narrowed.
 
     Attributes:
-        exact: values that stay in f32: computed from integers, weights and numbers.
+        exact: values of f32: computed from integers, weights and numbers, or from something beyond
+            the narrow type.
         neutral: numbers, by name: each reader gets them in the type that it needs.
-        forms: copies of values in another type, by value and type.
-        ops: what the operators so far have become.
     """
 
     def __init__(
         self, program: Program, state: State, containers: NarrowContainers, decline: Decline
     ) -> None:
-        self.state, self.containers, self.decline = state, containers, decline
-        self.low = containers.low
-        self.rewriter = StateRewriter(program, state)
+        super().__init__(program, state, decline)
+        self.containers, self.low = containers, containers.low
         self.exact: set[str] = set()
         self.neutral: dict[str, Op] = {}
-        self.forms: dict[tuple[str, DType], str] = {}
-        self.ops: list[Op] = []
-
-    def result(self) -> State:
-        for op in self.state.ops:
-            self.rewrite(op)
-        changed = self.ops != list(self.state.ops)
-        return replace(self.state, ops=tuple(self.ops)) if changed else self.state
 
     def rewrite(self, op: Op) -> None:
         floats = [name for name in dict.fromkeys(op.inputs) if self.is_float(name)]
-        if op.kind == "constant" and op.type.dtype is DType.F32 and op.result.startswith("%"):
-            self.neutral[op.result] = op
-            return
         rounds = op.kind == "cast" and not any(name in self.neutral for name in op.inputs)
-        if op.type.dtype is not DType.F32 and (rounds or not floats):
+        if op.kind == "constant" and op.type.dtype is DType.F32:
+            self.keep_number(op)
+        elif op.type.dtype is not DType.F32 and (rounds or not floats):
             self.ops.append(op)
         elif self.stays(op, floats):
             self.emit(op, DType.F32)
         else:
             self.emit(op, self.low)
-        if op.result.startswith("@"):
-            self.forget(op.result)
 
     def is_float(self, name: str) -> bool:
         return self.rewriter.type_of(name).dtype is DType.F32
@@ -116,13 +101,29 @@ class _Narrowing:
         if op.result in op.inputs and self.containers.role(op.result) is Role.OUTPUT:
             self.decline(op, "it updates an output in place")
             return True
+        if not floats:
+            return op.kind in _SOURCES
         exact = [name for name in floats if name in self.exact]
         numbers = [name for name in floats if name in self.neutral]
-        weights = [name for name in floats if self.containers.is_weight(name)]
-        if floats:
-            known = len(exact) + len(numbers) + len(weights) == len(floats)
-            return known and (bool(exact) or not weights)
-        return op.kind in _SOURCES
+        weights = [name for name in floats if self.containers.weights.is_weight(name)]
+        known = len(exact) + len(numbers) + len(weights) == len(floats)
+        return (known and (bool(exact) or not weights)) or self.reads_beyond(op)
+
+    def reads_beyond(self, op: Op) -> bool:
+        """Whether an operator reads what the narrow type has no place for, masks left out."""
+        reasons = [self.why_not(name) for name in op.inputs]
+        for reason in dict.fromkeys(filter(None, reasons)):
+            self.decline(op, reason)
+        return any(reason and not _is_mask(op, i) for i, reason in enumerate(reasons))
+
+    def why_not(self, name: str) -> str:
+        """Why a number or what a container holds cannot be narrow; empty if it can."""
+        if name in self.neutral:
+            op = self.neutral[name]
+            lost = greatest_lost(op.attr("value"), self.low)
+            return why_not_narrow(op.source or name, lost, self.low) if lost else ""
+        is_data = name.startswith("@") and self.is_float(name)
+        return self.containers.weights.why_not(name) if is_data else ""
 
     def emit(self, op: Op, dtype: DType) -> None:
         """Appends the operator computing in `dtype`, and a cast where its result is another."""
@@ -139,14 +140,15 @@ class _Narrowing:
         else:
             between = self.rewriter.fresh()
             self.ops.append(replace(new, result=between))
-            self.ops.append(self.cast(between, op.result, op.type.with_dtype(stored), op.source))
+            self.ops.append(cast(between, op.result, op.type.with_dtype(stored), op.source))
         if dtype is DType.F32 and op.result.startswith("%"):
             self.exact.add(op.result)
 
     def wanted(self, op: Op, position: int, dtype: DType) -> DType:
-        """The type of an operand: masks that are exact may stay beside narrow scores."""
-        is_mask = op.kind == "attention" and position == 3
-        return DType.F32 if is_mask and op.inputs[position] in self.exact else dtype
+        """The type of an operand: masks that are exact or beyond it may stay beside scores."""
+        name = op.inputs[position]
+        wide = _is_mask(op, position) and (name in self.exact or bool(self.why_not(name)))
+        return DType.F32 if wide else dtype
 
     def form(self, name: str, dtype: DType) -> str:
         """The name of a value in the type that an operator wants it in."""
@@ -154,39 +156,42 @@ class _Narrowing:
             return name
         if name in self.neutral:
             return self.number(name, dtype)
-        if self.containers.is_weight(name):
-            return self.containers.weight(name, dtype)
+        weights = self.containers.weights
+        if weights.is_weight(name):
+            return name if dtype is DType.F32 else weights.copy(name)
         stored = DType.F32 if name in self.exact else self.containers.stored(name, self.low)
-        if stored is dtype:
-            return name
-        origin, made = self.rewriter.producer(name), self.rewriter.type_of(name).with_dtype(dtype)
-        source = origin.source if origin else ""
-        return self.once(name, dtype, lambda fresh: self.cast(name, fresh, made, source))
+        return name if stored is dtype else self.copy(name, dtype)
 
-    def once(self, name: str, dtype: DType, make: Callable[[str], Op]) -> str:
-        """The form of `name` that readers share, made by the first of them."""
-        key = (name, dtype)
-        if key not in self.forms:
-            self.forms[key] = self.rewriter.fresh()
-            self.ops.append(make(self.forms[key]))
-        return self.forms[key]
+    def keep_number(self, op: Op) -> None:
+        """Keeps a constant for its readers; one that a container is to hold is stored at once."""
+        if op.result.startswith("%"):
+            self.neutral[op.result] = op
+            return
+        stored = self.containers.stored(op.result, self.low)
+        lost = greatest_lost(op.attr("value"), stored) if stored is self.low else 0.0
+        if lost:
+            raise UsageError(
+                why_not_narrow(op.result, lost, stored),
+                where=(f"in state {self.state.name}",),
+                hint="use --precision bf16, which reaches as far as f32",
+            )
+        self.ops.append(_constant(op, op.result, stored))
 
     def number(self, name: str, dtype: DType) -> str:
         """The name of a constant in the type that an operator wants it in."""
-        op = self.neutral[name]
-        if dtype is DType.F32:
-            if (name, dtype) not in self.forms:
-                self.forms[name, dtype] = name
-                self.ops.append(op)
-            return name
-        attrs = Attrs({**op.attrs, "value": finite(op.attr("value"), dtype)})
-        new = replace(op, type=op.type.with_dtype(dtype), attrs=attrs)
-        return self.once(name, dtype, lambda fresh: replace(new, result=fresh))
+        forms = self.forms[name]
+        if dtype not in forms:
+            forms[dtype] = name if dtype is DType.F32 else self.rewriter.fresh()
+            self.ops.append(_constant(self.neutral[name], forms[dtype], dtype))
+        return forms[dtype]
 
-    def cast(self, name: str, result: str, kind: TensorType, source: str) -> Op:
-        return Op(result, kind, "cast", (name,), Attrs({"to": kind.dtype}), source)
 
-    def forget(self, name: str) -> None:
-        """After a write, other forms of a container are what it held before."""
-        for dtype in (DType.F32, self.low):
-            self.forms.pop((name, dtype), None)
+def _is_mask(op: Op, position: int) -> bool:
+    return op.kind == "attention" and position == 3
+
+
+def _constant(op: Op, result: str, dtype: DType) -> Op:
+    if dtype is DType.F32:
+        return replace(op, result=result)
+    attrs = Attrs({**op.attrs, "value": rounded_number(op.attr("value"), dtype)})
+    return replace(op, result=result, type=op.type.with_dtype(dtype), attrs=attrs)

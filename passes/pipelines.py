@@ -5,6 +5,9 @@ from __future__ import annotations
 from dfcompiler.errors import UnsupportedError, UsageError
 from dfcompiler.pipeline import Pipeline, Step, assemble, discover, extended
 from dfcompiler.target import CudaTarget, Target
+from passes.rules.precisions import PRECISIONS, precision_type
+
+__all__ = ["DEFAULT", "GENERATION", "PIPELINES", "PRECISIONS", "named"]
 
 DEFAULT = (
     "canonicalize",
@@ -43,10 +46,6 @@ GENERATION = ("make-generation-loop", *DEFAULT)
 PIPELINES: dict[str, tuple[str, ...]] = {"default": DEFAULT, "generation": GENERATION}
 
 
-PRECISIONS = ("f32", "bf16", "f16")
-"""What products multiply in: as the model says, or in 16 bits with sums in float."""
-
-
 def named(name: str, target: Target | None = None, precision: str = "f32") -> Pipeline:
     """The pipeline called `name`, with the passes that other packages add to it.
 
@@ -54,10 +53,7 @@ def named(name: str, target: Target | None = None, precision: str = "f32") -> Pi
         UsageError: if there is none, or no such precision.
         UnsupportedError: if the target does not have the precision.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"precision {precision} is not known; expected one of {', '.join(PRECISIONS)}"
-        )
+    precision_type(precision)
     if name not in PIPELINES:
         raise UsageError(
             f"there is no pipeline {name}",

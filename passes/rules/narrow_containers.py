@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import ml_dtypes
-import numpy as np
-
 from dfcompiler.ir import Container, DType, Program, Role
-from dfcompiler.ir.program import Attr
+from passes.rules.narrow_range import rounded
+from passes.rules.rounded_weights import RoundedWeights
 
 _KEPT = (Role.INPUT, Role.OUTPUT)
 
@@ -16,77 +14,42 @@ _KEPT = (Role.INPUT, Role.OUTPUT)
 class NarrowContainers:
     """Which types the containers of a program have from now on.
 
+    State whose first values have no place in the narrow type keeps f32.
+
     Attributes:
         low: the narrow type.
+        weights: their copies; readers choose the type of a weight's numbers.
     """
 
     def __init__(self, program: Program, low: DType) -> None:
-        self.program, self.low, self.table = program, low, program.table()
-        self._copies: dict[str, str] = {}
+        self.low, self.weights = low, RoundedWeights(program, low)
+        self.table = program.table()
 
     def role(self, name: str) -> Role | None:
         """The role of ``@name``; None for a value."""
         return self.table[name[1:]].role if name.startswith("@") else None
-
-    def is_weight(self, name: str) -> bool:
-        """Whether a name is a weight: readers choose the type of its numbers."""
-        return self.role(name) is Role.WEIGHT
 
     def stored(self, name: str, dtype: DType) -> DType:
         """The type in which a name holds what is computed in `dtype`."""
         role = self.role(name)
         if role is None:
             return dtype
-        return DType.F32 if role in _KEPT else self.low
-
-    def weight(self, name: str, dtype: DType) -> str:
-        """The name under which a weight is stored in `dtype`."""
-        if dtype is DType.F32:
-            return name
-        if name not in self._copies:
-            number, candidate = 1, f"{name[1:]}.{self.low.value}"
-            while candidate in self.table:
-                number += 1
-                candidate = f"{name[1:]}.{self.low.value}.{number}"
-            self._copies[name] = f"@{candidate}"
-        return self._copies[name]
+        return DType.F32 if role in _KEPT or self.weights.why_not(name) else self.low
 
     def applied_to(self, program: Program) -> Program:
         """The program with narrow state and temporaries, and copies behind the weights."""
-        containers: list[Container] = []
         data = dict(program.data)
+        containers: list[Container] = []
         for container in program.containers:
-            narrow = container.type.with_dtype(self.low)
-            if container.type.dtype is not DType.F32 or container.role in _KEPT:
+            if not self._is_narrowed(container):
                 containers.append(container)
-            elif container.role is not Role.WEIGHT:
-                containers.append(replace(container, type=narrow))
-                if container.name in data:
-                    data[container.name] = self._rounded(data[container.name])
-            else:
-                containers.append(container)
-                copy = self._copies.get(f"@{container.name}")
-                if copy is None:
-                    continue
-                containers.append(Container(Role.WEIGHT, copy[1:], narrow))
-                if container.name in data:
-                    data[copy[1:]] = self._rounded(data[container.name])
-        return replace(program, containers=tuple(containers), data=data)
+                continue
+            containers.append(replace(container, type=container.type.with_dtype(self.low)))
+            if container.name in data:
+                data[container.name] = rounded(data[container.name], self.low)
+        changed = replace(program, containers=tuple(containers), data=data)
+        return self.weights.added_to(changed)
 
-    def _rounded(self, values: np.ndarray) -> np.ndarray:
-        limit = float(ml_dtypes.finfo(self.low.numpy).max)
-        values = np.asarray(values)
-        clipped = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
-        return np.asarray(clipped.astype(self.low.numpy))
-
-
-def finite(value: Attr, dtype: DType) -> Attr:
-    """A number that `dtype` would round to infinity as its largest one: masks stay finite."""
-    if dtype is DType.F32:
-        return value
-    if isinstance(value, tuple):
-        return tuple(finite(one, dtype) for one in value)
-    limit = float(ml_dtypes.finfo(dtype.numpy).max)
-    if not isinstance(value, float) or np.isinf(value) or np.isnan(value):
-        return value
-    return min(max(value, -limit), limit)
+    def _is_narrowed(self, container: Container) -> bool:
+        is_float = container.type.dtype is DType.F32 and container.role is not Role.WEIGHT
+        return is_float and self.stored(f"@{container.name}", self.low) is self.low

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dfcompiler.ir import DType, Op, State, TensorType
 from passes.rules.rounded_weights import RoundedWeights
 
+LOW = DType.BF16
 HEAD_STEP, MOST_HEAD = 32, 256
 """Widths of heads that the attention kernel takes: multiples of a tile, up to its buffers."""
 MOVEMENT = ("reshape", "transpose", "slice", "expand")
@@ -62,14 +63,20 @@ class PrecisionWishes:
 
     def product(self, op: Op) -> Op | None:
         """The product in an operator that can take its operands in bfloat16."""
-        if op.kind != "matmul" and op.attr("kernel", "") != "linear":
-            return None
-        own = {inner.result for inner in op.region}
         for inner in op.region or (op,):
-            fits = inner.kind == "matmul" and self.weights.fits(inner.inputs[1])
-            if fits and inner.inputs[0] not in own:
+            if inner.kind == "matmul" and not self.why_not_product(op, inner):
                 return inner
         return None
+
+    def why_not_product(self, op: Op, product: Op) -> str:
+        """Why a product in an operator stays in f32; empty if it can be rounded."""
+        if op.region and op.attr("kernel", "") != "linear":
+            return "its kernel multiplies in f32"
+        if product.inputs[0] in {inner.result for inner in op.region}:
+            return "its left-hand side is computed in the same kernel"
+        if not self.weights.is_matrix(product.inputs[1]):
+            return "its right-hand side is no matrix of f32 weights"
+        return self.weights.why_not(product.inputs[1])
 
     def why_not_attention(self, op: Op) -> str:
         """Why the kernel of bfloat16 does not take an attention operator; empty if it does."""
