@@ -64,6 +64,9 @@ void wgmma_wait(Place place = Place::current()) {
   emulation::wait_for_products(pending);
 }
 
+template <int products>
+void keep_in_place(float (&)[products][64]) {}
+
 template <bool transposed_b, class T>
 void wgmma_m64n128k16(float (&d)[64], Descriptor a, Descriptor b, T,
                       Place place = Place::current()) {

@@ -13,13 +13,13 @@
 // memory of one multiprocessor can serve to four schedulers.
 // Bytes from the L2 for a tile and a step: 4·BK·(BM + BN), for 2·BK·BM·BN flops: 32 flops a byte at
 // 128 × 128, 16 at 64 × 64; the 67 TFLOP/s of an H200 want 2.1 TB/s at 32, which its L2 has.
-// As compiled: 80 to 128 registers a thread at 64 × 64, 208 to 254 at 128 × 128, where one block of
+// As compiled: 72 to 128 registers a thread at 64 × 64, 208 to 254 at 128 × 128, where one block of
 // 8 warps fits a multiprocessor and 64 independent sums a thread hide the FMA's latency; no spills.
 // Shared memory of a block: STAGES·BK·(BM + BN) floats, 48 KB at 128 × 128 and 32 KB at 64 × 64.
 #pragma once
 
 #include "gemm_finish.cuh"
-#include "gemm_tile.cuh"
+#include "gemm_pipeline.cuh"
 
 namespace dfc::cuda {
 
@@ -90,37 +90,17 @@ __global__ void __launch_bounds__(S::THREADS) gemm_float(Gemm<float> p, Split sp
   using TileA = OperandTile<float, along_a, S::BM, S::BK, S::THREADS>;
   using TileB = OperandTile<float, along_b, S::BN, S::BK, S::THREADS>;
   static_assert(TileA::depth_first);
-  float* shared = reinterpret_cast<float*>(dynamic_shared());
   const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
-  const long k0 = at.part * split.depth;
-  const long depth = k0 + split.depth < p.K ? split.depth : p.K - k0;
-  const long steps = (depth + S::BK - 1) / S::BK;
-  const float* a = p.a + at.batch * p.a_batch + at.row * p.a_row + k0 * p.a_col;
-  const float* b = p.b + at.batch * p.b_batch + at.column * p.b_col + k0 * p.b_row;
-  auto fill = [&](long step) {
-    float* tile = shared + step % S::STAGES * (TileA::ELEMENTS + TileB::ELEMENTS);
-    const long k = step * S::BK;
-    TileA::fill(tile, a + k * p.a_col, p.a_row, p.a_col, p.M - at.row, depth - k);
-    TileB::fill(tile + TileA::ELEMENTS, b + k * p.b_row, p.b_col, p.b_row, p.N - at.column,
-                depth - k);
-  };
-  for (int step = 0; step < S::STAGES - 1; ++step) {
-    if (step < steps) fill(step);
-    cp_async_commit();
-  }
+  const OperandPipeline<S, float, TileA, TileB, S::STAGES - 1> pipeline(
+      p, split, at, reinterpret_cast<float*>(dynamic_shared()));
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / (S::BN / S::WARP_N) * S::WARP_M + lane / 8;
   const int warp_column = warp % (S::BN / S::WARP_N) * S::WARP_N;
   const int column = warp_column + float_column<S, along_b>(lane % 8, 0);
   float sums[S::TM][S::TN] = {};
-  for (long step = 0; step < steps; ++step) {
-    cp_async_wait<S::STAGES - 2>();
-    __syncthreads();
-    if (step + S::STAGES - 1 < steps) fill(step + S::STAGES - 1);
-    cp_async_commit();
-    const float* tile = shared + step % S::STAGES * (TileA::ELEMENTS + TileB::ELEMENTS);
-    float_step<S, TileA, TileB>(sums, tile, tile + TileA::ELEMENTS, row, column);
-  }
+  pipeline.each_step([&](const float* a, const float* b) {
+    float_step<S, TileA, TileB>(sums, a, b, row, column);
+  });
   const long first_column = at.column + warp_column;
 #pragma unroll
   for (int i = 0; i < S::TM; ++i) {

@@ -26,7 +26,7 @@
 #pragma once
 
 #include "gemm_finish.cuh"
-#include "gemm_tile.cuh"
+#include "gemm_pipeline.cuh"
 
 namespace dfc::cuda {
 
@@ -112,35 +112,15 @@ __global__ void __launch_bounds__(S::THREADS, S::RESIDENT) gemm_tensor(Gemm<T> p
   using TileA = OperandTile<T, along_a, S::BM, S::BK, S::THREADS>;
   using TileB = OperandTile<T, along_b, S::BN, S::BK, S::THREADS>;
   static_assert(TileA::depth_first);
-  T* shared = reinterpret_cast<T*>(dynamic_shared());
   const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
-  const long k0 = at.part * split.depth;
-  const long depth = k0 + split.depth < p.K ? split.depth : p.K - k0;
-  const int steps = static_cast<int>((depth + S::BK - 1) / S::BK);
-  const T* a = p.a + at.batch * p.a_batch + at.row * p.a_row + k0 * p.a_col;
-  const T* b = p.b + at.batch * p.b_batch + at.column * p.b_col + k0 * p.b_row;
-  auto fill = [&](int step) {
-    T* tile = shared + step % S::STAGES * (TileA::ELEMENTS + TileB::ELEMENTS);
-    const long k = static_cast<long>(step) * S::BK;
-    TileA::fill(tile, a + k * p.a_col, p.a_row, p.a_col, p.M - at.row, depth - k);
-    TileB::fill(tile + TileA::ELEMENTS, b + k * p.b_row, p.b_col, p.b_row, p.N - at.column,
-                depth - k);
-  };
-  for (int step = 0; step < S::STAGES - 1; ++step) {
-    if (step < steps) fill(step);
-    cp_async_commit();
-  }
+  const OperandPipeline<S, T, TileA, TileB, S::STAGES - 1> pipeline(
+      p, split, at, reinterpret_cast<T*>(dynamic_shared()));
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / (S::BN / S::WN) * S::WM, column = warp % (S::BN / S::WN) * S::WN;
   float sums[S::WM / 16][S::WN / 8][4] = {};
-  for (int step = 0; step < steps; ++step) {
-    cp_async_wait<S::STAGES - 2>();
-    __syncthreads();
-    if (step + S::STAGES - 1 < steps) fill(step + S::STAGES - 1);
-    cp_async_commit();
-    const T* tile = shared + step % S::STAGES * (TileA::ELEMENTS + TileB::ELEMENTS);
-    tensor_step<S, T, TileA, TileB>(sums, tile, tile + TileA::ELEMENTS, row, column);
-  }
+  pipeline.each_step([&](const T* a, const T* b) {
+    tensor_step<S, T, TileA, TileB>(sums, a, b, row, column);
+  });
 #pragma unroll
   for (int i = 0; i < S::WM / 16; ++i) {
 #pragma unroll

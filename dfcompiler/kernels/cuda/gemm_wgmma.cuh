@@ -23,6 +23,7 @@
 #pragma once
 
 #include "gemm.cuh"
+#include "gemm_pipeline.cuh"
 #include "gemm_wgmma.h"
 #include "hopper.h"
 
@@ -40,18 +41,20 @@ using WgmmaNarrow = WgmmaShape<128, 3>;
 
 // B of one step: [BN][64] with k contiguous, or BN / 64 times [64][64] with n contiguous.
 template <class S, class T, Along along>
-__device__ inline void fill_right(T* tile, const T* b, long width_stride, long depth_stride,
-                                  long width, long depth) {
-  if constexpr (along == Along::depth) {
-    using Tile = OperandTile<T, along, S::BN, S::BK, S::THREADS>;
-    Tile::fill(tile, b, width_stride, depth_stride, width, depth);
-  } else {
-    using Tile = OperandTile<T, along, 64, S::BK, S::THREADS>;
+struct RightTile : OperandTile<T, along, S::BN, S::BK, S::THREADS> {};
+
+template <class S, class T>
+struct RightTile<S, T, Along::width> {
+  using Square = OperandTile<T, Along::width, 64, S::BK, S::THREADS>;
+  static constexpr int ELEMENTS = S::BN * S::BK;
+
+  __device__ static void fill(T* tile, const T* first, long along_width, long along_depth,
+                              long width, long depth) {
     for (int n = 0; n < S::BN; n += 64)
-      Tile::fill(tile + n * S::BK, b + n * width_stride, width_stride, depth_stride, width - n,
-                 depth);
+      Square::fill(tile + n * S::BK, first + n * along_width, along_width, along_depth, width - n,
+                   depth);
   }
-}
+};
 
 // sums += A·B over one step of k; `a` is the first row of the warp group.
 template <class S, class T, Along along>
@@ -72,41 +75,28 @@ __device__ inline void wgmma_step(float (&sums)[S::BN / 128][64], const T* a, co
 template <class S, class T, Along along_b, Activation activation, Residual residual>
 __global__ void __launch_bounds__(S::THREADS, S::RESIDENT) wgmma_tiles(Gemm<T> p, Split split) {
   using TileA = OperandTile<T, Along::depth, S::BM, S::BK, S::THREADS>;
-  constexpr int ELEMENTS = S::BK * (S::BM + S::BN);
-  T* shared = reinterpret_cast<T*>(aligned_1024(dynamic_shared()));
+  using TileB = RightTile<S, T, along_b>;
   const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
-  const long k0 = at.part * split.depth;
-  const long depth = k0 + split.depth < p.K ? split.depth : p.K - k0;
-  const int steps = static_cast<int>((depth + S::BK - 1) / S::BK);
-  const T* a = p.a + at.batch * p.a_batch + at.row * p.a_row + k0 * p.a_col;
-  const T* b = p.b + at.batch * p.b_batch + at.column * p.b_col + k0 * p.b_row;
-  auto fill = [&](int step) {
-    T* tile = shared + step % S::STAGES * ELEMENTS;
-    const long k = static_cast<long>(step) * S::BK;
-    TileA::fill(tile, a + k * p.a_col, p.a_row, p.a_col, p.M - at.row, depth - k);
-    fill_right<S, T, along_b>(tile + TileA::ELEMENTS, b + k * p.b_row, p.b_col, p.b_row,
-                              p.N - at.column, depth - k);
-  };
-  for (int step = 0; step < S::STAGES - 2; ++step) {
-    if (step < steps) fill(step);
-    cp_async_commit();
-  }
+  // One stage less than the others': a product may still read the step before.
+  const OperandPipeline<S, T, TileA, TileB, S::STAGES - 2> pipeline(
+      p, split, at, reinterpret_cast<T*>(aligned_1024(dynamic_shared())));
+  pipeline.start();
   const int group = threadIdx.x / 128;
   float sums[S::BN / 128][64] = {};
-  for (int step = 0; step < steps; ++step) {
-    cp_async_wait<S::STAGES - 3>();
+  keep_in_place(sums);
+  for (int step = 0; step < pipeline.steps(); ++step) {
+    pipeline.wait();
     fence_for_wgmma();
     __syncthreads();
-    const T* tile = shared + step % S::STAGES * ELEMENTS;
     wgmma_begin();
-    wgmma_step<S, T, along_b>(sums, tile + group * 64 * S::BK, tile + TileA::ELEMENTS);
+    wgmma_step<S, T, along_b>(sums, pipeline.a(step) + group * 64 * S::BK, pipeline.b(step));
     wgmma_commit();
-    // The tile two steps back is free: every warp group waited for it before the barrier above.
-    if (step + S::STAGES - 2 < steps) fill(step + S::STAGES - 2);
-    cp_async_commit();
+    // The stage of two steps back is free: every warp group waited for it before the barrier above.
+    pipeline.fill_ahead_of(step);
     wgmma_wait<1>();
   }
   wgmma_wait<0>();
+  keep_in_place(sums);
   const long row = at.row + group * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
 #pragma unroll
   for (int j = 0; j < S::BN / 128; ++j) {

@@ -59,6 +59,17 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(pending) : "memory");
 }
 
+// What happens to sums on either side of this call stays there: the compiler does not know that a
+// wgmma still writes them until it is waited for, and might move arithmetic on them across the wait.
+template <int products>
+__device__ inline void keep_in_place(float (&sums)[products][64]) {
+#pragma unroll
+  for (int j = 0; j < products; ++j) {
+#pragma unroll
+    for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(sums[j][i])::"memory");
+  }
+}
+
 #define DFC_SUMS(i)                                                                               \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),     \
       "+f"(d[i + 6]), "+f"(d[i + 7])
