@@ -89,6 +89,15 @@ class CudaTarget:
         registers: 32-bit registers of a multiprocessor.
         l2_bytes: second-level cache of the whole device.
         memory_rate: bytes a second from device memory.
+        l2_rate: bytes a second from the second-level cache, of all multiprocessors together.
+        clock_rate: cycles a second, at which `tensor_rate` is given.
+        float_rate: floating-point operations a second in fp32, without tensor cores.
+        tensor_rate: the same of dense 16-bit products on the tensor cores, sums in fp32.
+        mma_share: share of `tensor_rate` that mma.sync reaches; the rest takes wgmma.
+
+    Source:
+        Data sheets of the parts; the L2 is 5120 bytes a cycle wide (A100 white paper), that of an
+        H200 is taken to be as wide. `mma_share` of Hopper: arXiv 2402.13499.
     """
 
     name: str
@@ -99,6 +108,11 @@ class CudaTarget:
     registers: int
     l2_bytes: int
     memory_rate: float
+    l2_rate: float
+    clock_rate: float
+    float_rate: float
+    tensor_rate: float
+    mma_share: float
 
     kind: ClassVar[str] = "cuda"
 
@@ -133,8 +147,36 @@ _EXTENSIONS = {
 _GPUS = {
     target.name: target
     for target in (
-        CudaTarget("cuda:sm_80", "80", "A100", 108, 163 << 10, 65536, 40 << 20, 2.0e12),
-        CudaTarget("cuda:sm_90", "90a", "H200", 132, 227 << 10, 65536, 50 << 20, 4.8e12),
+        CudaTarget(
+            name="cuda:sm_80",
+            arch="80",
+            device="A100",
+            multiprocessors=108,
+            shared_bytes=163 << 10,
+            registers=65536,
+            l2_bytes=40 << 20,
+            memory_rate=2.0e12,
+            l2_rate=7.2e12,
+            clock_rate=1.41e9,
+            float_rate=19.5e12,
+            tensor_rate=312e12,
+            mma_share=1.0,
+        ),
+        CudaTarget(
+            name="cuda:sm_90",
+            arch="90a",
+            device="H200",
+            multiprocessors=132,
+            shared_bytes=227 << 10,
+            registers=65536,
+            l2_bytes=50 << 20,
+            memory_rate=4.8e12,
+            l2_rate=9.0e12,
+            clock_rate=1.83e9,
+            float_rate=67e12,
+            tensor_rate=989e12,
+            mma_share=0.63,
+        ),
     )
 }
 CPU_TARGETS = (

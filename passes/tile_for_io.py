@@ -11,10 +11,12 @@ from dfcompiler.analysis.tiling import Product, Tile, tile_on
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import Op, Program
 from dfcompiler.ir.dims import evaluate
+from dfcompiler.ir.program import Attr
 from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.pipeline import Bindings, Decline, Pass, default_probes
-from dfcompiler.target import CpuTarget
+from dfcompiler.target import CudaTarget, Target
+from passes.rules.block_plans import block_plans
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,35 @@ class TileForIo(Pass):
        │ mc │  │ …        │              mc rows reads the panel of B again.
        └────┘  └──────────┘
 
-    The register tile is the kernel's for this instruction set, and nr the width of the packed
-    panels; kc and mc come from an integer search (`analysis/tiling.py`) over the caches of the
-    target and the program's sample sizes. mc is an upper bound: at run time rows are split evenly.
+    On a CPU the register tile is the kernel's for this instruction set, and nr the width of the
+    packed panels; kc and mc come from an integer search (`analysis/tiling.py`) over the caches of
+    the target and the program's sample sizes. mc is an upper bound: at run time rows are split
+    evenly.
 
-    Declines a right operand that is not packed and a product without a sample of its sizes, such
-    as the trip of a loop.
+    On a GPU the tile is one of those that there are kernels for, with k split among blocks, in the
+    least modelled time (`analysis/gpu_tiling.py`); rows that vary take more than one::
+
+        %0 = matmul %x, @w {tile = [[1024, 64, 64, 32, 5, 1], [0, 128, 128, 32, 4, 1]]}
+
+    up to 1024 rows: tiles of 64 × 64, k in 5 stages of 32, in 1 part; more: tiles of 128 × 128.
+
+    Declines, on a CPU, a right operand that is not packed; on a GPU, columns or a depth that vary
+    or are not copied 16 bytes at a time; on both, a product without a sample of its sizes, such as
+    the trip of a loop.
 
     Attributes:
-        l1_bytes: first-level cache to choose for; 0: the target's.
+        l1_bytes: first-level cache, or shared memory of a block, to choose for; 0: the target's.
         l2_bytes: second-level cache to choose for; 0: the target's.
-        cores: cores to share the tasks among; 0: the target's.
+        cores: cores, or multiprocessors, to share the tasks among; 0: the target's.
     """
 
-    target: CpuTarget | None = None
+    target: Target | None = None
     l1_bytes: int = 0
     l2_bytes: int = 0
     cores: int = 0
 
     name: ClassVar[str] = "tile-for-io"
-    runs_on: ClassVar[tuple[str, ...]] = ("cpu",)
+    runs_on: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     # Predicted time decides, which is not the bytes of one level of memory alone.
     claims: ClassVar[tuple[str, ...]] = (
         "ops ==",
@@ -74,23 +85,44 @@ class TileForIo(Pass):
                 if names is None or "tile" in op.attrs:
                     continue
                 a, b = map(state.type_of, names)
-                product = product_of(op, a, b, probes)
-                tile = None if isinstance(product, str) else tile_on(target, product)
-                if tile is not None:
-                    state.replace(op, (op.with_attrs(tile=tile.attribute),))
+                tile = attribute_of(op, a, b, probes, target)
+                if isinstance(tile, str):
+                    decline(op, tile)
                 else:
-                    decline(op, product if isinstance(product, str) else "L1 holds no slice of B")
+                    state.replace(op, (op.with_attrs(tile=tile),))
 
         return rewrite_states(program, rule)
 
-    def machine(self, target: CpuTarget) -> CpuTarget:
-        """The target with the caches and cores that the options name."""
+    def machine(self, target: Target) -> Target:
+        """The target with the memories and cores that the options name."""
+        l2_bytes = self.l2_bytes or target.l2_bytes
+        if isinstance(target, CudaTarget):
+            return replace(
+                target,
+                shared_bytes=self.l1_bytes or target.shared_bytes,
+                l2_bytes=l2_bytes,
+                multiprocessors=self.cores or target.multiprocessors,
+            )
         return replace(
             target,
             l1_bytes=self.l1_bytes or target.l1_bytes,
-            l2_bytes=self.l2_bytes or target.l2_bytes,
+            l2_bytes=l2_bytes,
             cores=self.cores or target.cores,
         )
+
+
+def attribute_of(
+    op: Op, a: TensorType, b: TensorType, probes: tuple[Bindings, ...], target: Target
+) -> tuple[Attr, ...] | str:
+    """The tile of a product of A and B as its attribute, or why it has none."""
+    if isinstance(target, CudaTarget):
+        plans = block_plans(op, a, b, probes, target)
+        return plans if isinstance(plans, str) else tuple(plan.attribute for plan in plans)
+    product = product_of(op, a, b, probes)
+    if isinstance(product, str):
+        return product
+    tile = tile_on(target, product)
+    return "L1 holds no slice of B" if tile is None else tile.attribute
 
 
 def operands(op: Op) -> tuple[str, str] | None:

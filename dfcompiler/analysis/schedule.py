@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil, isqrt, prod
 
+from dfcompiler.analysis.gpu_tiling import loop_tile
 from dfcompiler.analysis.tiling import Tile
 from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Op
@@ -101,12 +102,12 @@ def _matmul_reads(op: Op, a: TensorType, b: TensorType, fast_bytes: int) -> int:
     and sums go out and come back between slices. A B that is shared by the batch makes it more
     rows.
     """
-    tile = Tile(*op.attr("tile")) if "tile" in op.attrs else DEFAULT_TILE
     rows, inner, columns = int(a.shape[-2]), int(a.shape[-1]), int(b.shape[-1])
     batch = prod(map(int, op.type.shape[:-2]))
     shared = prod(map(int, b.shape[:-2]))
     if shared == 1:
         rows, batch = rows * batch, 1
+    tile = loop_tile(op.attr("tile"), rows) if "tile" in op.attrs else DEFAULT_TILE
     blocks, panels = max(1, ceil(rows / tile.mc)), max(1, ceil(columns / tile.nr))
     steps = max(1, ceil(inner / tile.kc))
     block = ceil(ceil(rows / blocks) / tile.mr) * tile.mr if blocks > 1 else rows

@@ -22,6 +22,7 @@ from dataclasses import replace
 from math import ceil, prod
 from typing import TypeAlias
 
+from dfcompiler.analysis.gpu_tiling import loop_tile
 from dfcompiler.analysis.layouts import is_view
 from dfcompiler.analysis.machine import Machine
 from dfcompiler.analysis.schedule import bytes_of, operand_bytes
@@ -156,16 +157,16 @@ def _product_features(
     op: Op, types: Types, product: tuple[Op, TensorType, TensorType], machine: Machine
 ) -> Features:
     inner, a, b = product
-    tile = op.attr("tile", (6, 64, 128, 512))
     columns, depth = int(b.shape[-1]), int(a.shape[-1])
     shared = prod(map(int, b.shape[:-2]))
     batch = prod(map(int, inner.type.shape[:-2]))
     rows = int(inner.type.shape[-2]) * (batch if shared == 1 else 1)
     batch = 1 if shared == 1 else batch
-    panels, blocks = ceil(columns / tile[1]), ceil(rows / tile[3])
+    tile = loop_tile(op.attr("tile", (6, 64, 128, 512)), rows)
+    panels, blocks = ceil(columns / tile.nr), ceil(rows / tile.mc)
     tasks = batch * panels * blocks
     busiest = ceil(tasks / machine.threads) / tasks
-    fma = 2 * batch * rows * depth * panels * tile[1] * busiest / machine.tile_flops
+    fma = 2 * batch * rows * depth * panels * tile.nr * busiest / machine.tile_flops
     other = sum(map(bytes_of, types)) - bytes_of(b)
     return {
         "fma": fma,

@@ -57,7 +57,7 @@ def bound_table(rows: Sequence[Mapping[str, Any]], symbols: Mapping[str, int]) -
     table.caption = f"KB of one run{f', at {sizes}' if sizes else ''}"
     for members in _groups(rows):
         first = members[0]
-        tile = f" tile {'×'.join(map(str, first['tile']))}" if first["tile"] else ""
+        tile = f" tile {_tile_text(first['tile'])}" if first["tile"] else ""
         table.add_row(
             f"{first['kind']} {first['type']}{tile}",
             str(sum(row["runs"] for row in members)),
@@ -78,6 +78,13 @@ def bound_table(rows: Sequence[Mapping[str, Any]], symbols: Mapping[str, int]) -
                 level["theorem"].partition(":")[0],
             )
     return table
+
+
+def _tile_text(tile: Sequence[Any]) -> str:
+    """The numbers of a tile; those of several, each for a range of rows, with or between them."""
+    if isinstance(tile[0], int):
+        return "×".join(map(str, tile))
+    return " or ".join("×".join(map(str, shape)) for _, *shape in tile)
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

@@ -84,6 +84,80 @@ def test_batches(left: tuple[int, ...], right: tuple[int, ...]) -> None:
     assert_close(model.run({"x": x, "w": w})["y"], expected)
 
 
+# Up to 8 rows a vector, up to 40 tiles for few rows with k in 2 parts, up to 100 medium ones.
+TILES = {
+    "bf16": ["[40, 32, 128, 32, 6, 2]", "[100, 64, 64, 32, 5, 3]", "[0, 128, 128, 32, 4, 1]"],
+    "f32": ["[40, 64, 64, 16, 3, 2]", "[100, 128, 128, 16, 3, 1]", "[0, 64, 64, 16, 3, 1]"],
+}
+VECTORS = {"bf16": "[8, 8, 64, 128, 1, 2]", "f32": "[8, 8, 32, 128, 1, 2]"}
+MANY = ("MEDIUM", "LARGE")
+
+
+def planned(dtype: str, tiles: list[str], rows: str = "S", columns: int = 40) -> str:
+    """relu(x)·w of a depth of 392, with tiles; relu's result certainly begins at 16 bytes."""
+    shapes = {"x": f"{dtype}[{rows}, 392]", "w": f"{dtype}[392, {columns}]"}
+    source = PRODUCT.format(**shapes, y=f"{dtype}[{rows}, {columns}]")
+    source = source.replace("input @w", "weight @w").replace("matmul @x,", "matmul %0,")
+    source = source.replace("    @y", f"    %0: {shapes['x']} = relu @x\n    @y")
+    return source.replace("%0, @w", f"%0, @w {{tile = [{', '.join(tiles)}]}}")
+
+
+@emulated
+@pytest.mark.parametrize("dtype", TILES)
+def test_every_tile_of_a_plan(dtype: str) -> None:
+    w = values((392, 40), dtype, 1)
+    source = planned(dtype, [VECTORS[dtype], *TILES[dtype]])
+    model = emulated_model(source.replace("weight @w", "input @w"))
+    for rows in (1, 8, 9, 40, 41, 100, 101, 140):
+        x = values((rows, 392), dtype, rows)
+        wide = np.maximum(x.astype(np.float64), 0) @ w.astype(np.float64)
+        assert_close(model.run({"x": x, "w": w})["y"], wide.astype(DTYPES[dtype]))
+
+
+def instance(source: str) -> str:
+    (found,) = lower(parse(source), parse_target("cuda:sm_90")).instances["gemm"]
+    return found
+
+
+def test_an_instance_holds_the_tiles_of_its_plans() -> None:
+    found = instance(planned("bf16", TILES["bf16"][:1] + TILES["bf16"][2:]))
+    assert "FEW | dfc::cuda::LARGE>" in found
+    assert "MEDIUM" not in found
+    assert "VECTOR" not in found
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"), [(8, "VECTOR"), (40, "FEW"), (41, "MEDIUM"), (4096, "LARGE")]
+)
+def test_rows_that_are_a_number_take_one_tile(rows: int, name: str) -> None:
+    found = instance(planned("bf16", [VECTORS["bf16"], *TILES["bf16"]], str(rows)))
+    assert f"dfc::cuda::WIDTH | dfc::cuda::{name}>" in found
+
+
+def test_other_expansions_have_tiles_of_their_own() -> None:
+    lowered = lower(
+        parse(planned("f32", TILES["f32"])), parse_target("cuda:sm_90"), {"matmul": "tf32"}
+    )
+    (found,) = lowered.instances["gemm"]
+    assert "VECTOR | dfc::cuda::FEW | dfc::cuda::MEDIUM | dfc::cuda::LARGE>" in found
+
+
+@pytest.mark.parametrize(
+    ("tiles", "columns", "said"),
+    [
+        (["[0, 128, 256, 32, 4, 1]"], 40, r"no kernel has the tile \[128, 256, 32, 4\] in 1"),
+        (["[0, 128, 128, 32, 4, 0]"], 40, "in 0 parts; there are 8×64×128×1, 128×128×32×4"),
+        (["6", "64", "128", "512"], 40, r"a list of \[rows, BM, BN, BK, stages, parts\]"),
+        (["[64, 128, 128, 32, 4, 1]"], 40, r"the last is 0 for any number, not \[64\]"),
+        ([VECTORS["bf16"].replace("[8, ", "[0, ")], 40, "a tile of 8 rows is for at most as many"),
+        ([VECTORS["bf16"], TILES["bf16"][-1]], 36, r"this is bf16\[S, 36\] with a depth of 392"),
+    ],
+)
+def test_tiles_without_a_kernel_are_refused(tiles: list[str], columns: int, said: str) -> None:
+    with pytest.raises(UnsupportedError, match=said):
+        instance(planned("bf16", tiles, columns=columns))
+
+
 def records(source: str, target: str = "cuda:sm_90", expansion: str = "native") -> str:
     lowered = lower(parse(source), parse_target(target), {"matmul": expansion})
     return "; ".join(f"{kernel.implementation}: {kernel.reason}" for kernel in lowered.kernels)
@@ -101,6 +175,16 @@ def records(source: str, target: str = "cuda:sm_90", expansion: str = "native") 
 )
 def test_the_record_names_the_kernel(shapes: tuple[str, str, str], said: str) -> None:
     assert said in records(PRODUCT.format(**dict(zip("xwy", shapes, strict=True))))
+
+
+def test_the_record_names_the_tiles_and_their_rows() -> None:
+    found = records(planned("bf16", [VECTORS["bf16"], *TILES["bf16"][1:]]))
+    shapes, _, ranges = found.partition(": least modelled time: ")
+    assert shapes.endswith("matrix-vector or 64x64x32 mma.sync or 128x128x32 mma.sync")
+    few, medium, large = ranges.split(", ")
+    assert few == "up to 8 rows matrix-vector with k in 2 parts"
+    assert medium == "up to 100 rows 64x64 with k in 3 parts"
+    assert large == "128x128"
 
 
 @pytest.mark.parametrize(
@@ -130,10 +214,11 @@ def test_another_order_of_stages_is_refused() -> None:
     ("shapes", "kernels"),
     [
         # Inputs may begin anywhere, so that the kernel for elements stays.
-        (("f32[S, 64]", "f32[64, 32]", "f32[S, 32]"), ["WIDTH", "ELEMENTS", "FEW", "MANY"]),
+        (("f32[S, 64]", "f32[64, 32]", "f32[S, 32]"), ["WIDTH", "ELEMENTS", "VECTOR", *MANY]),
         (("bf16[32, 64]", "bf16[64, 32]", "bf16[32, 32]"), ["WIDTH", "ELEMENTS", "FEW"]),
-        (("bf16[33, 64]", "bf16[64, 1]", "bf16[33, 1]"), ["WIDTH", "DEPTH", "ELEMENTS", "MANY"]),
-        (("f32[8, 64]", "f32[64, 30]", "f32[8, 30]"), ["WIDTH", "ELEMENTS", "FEW", "MANY"]),
+        (("bf16[33, 64]", "bf16[64, 1]", "bf16[33, 1]"), ["WIDTH", "DEPTH", "ELEMENTS", *MANY]),
+        (("f32[8, 64]", "f32[64, 30]", "f32[8, 30]"), ["WIDTH", "ELEMENTS", "VECTOR", *MANY]),
+        (("f32[8, 64]", "f32[64, 32]", "f32[8, 32]"), ["WIDTH", "ELEMENTS", "VECTOR"]),
     ],
 )
 def test_an_instance_holds_what_its_strides_can_need(

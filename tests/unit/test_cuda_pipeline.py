@@ -34,7 +34,8 @@ def test_pipelines_of_gpus_leave_out_what_is_for_cpus(pipeline: str) -> None:
     found = [one.name for one in named(pipeline, GPU).passes]
     assert set(found) == {n for n in PIPELINES[pipeline] if "cuda" in discover()[n].runs_on}
     assert {"fuse-epilogue", "fuse-rows", "select-layout", "plan-buffers"} <= set(found)
-    assert not {"pack-weights", "tile-for-io", "pad-rows"} & set(found)
+    assert "tile-for-io" in found
+    assert not {"pack-weights", "pad-rows"} & set(found)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "f16"])

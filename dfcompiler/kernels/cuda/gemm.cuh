@@ -2,6 +2,7 @@
 //
 //   rows of c        B (and A) aligned                                       otherwise
 //   M ≤ 8            matrix-vector: B is read once, 16 bytes a thread        elements
+//   with a plan      its tile                                                elements
 //   M ≤ 32           tensor cores 32 × 128, k split (16-bit types)           elements
 //   more             128 × 128 where that fills the multiprocessors, else 64 × 64, k split
 //
@@ -9,8 +10,9 @@
 // multiples of 16 bytes. "Elements" is the 64 × 64 tile filled one element at a time: any strides,
 // slower by what the loads cost.
 //
-// k is split among blocks while tiles of c leave multiprocessors without work: at least SPLIT_DEPTH
-// steps of k for a part, whose partial sums fit the workspace.
+// A plan says into how many parts k is split; without one k is split among blocks while tiles of c
+// leave multiprocessors without work. A part has at least SPLIT_DEPTH steps of k, and the partial
+// sums fit the workspace.
 #pragma once
 
 #include <cstdint>
@@ -61,11 +63,11 @@ inline cudaError_t count_multiprocessors(long* count) {
   return error;
 }
 
-// Into how many parts k is split, so that `tiles` become about as many blocks as `wanted`.
+// Into how many parts k is split: as planned, else so that `tiles` become about `wanted` blocks.
 template <class T>
 Split split_of(const Gemm<T>& p, long tiles, long wanted) {
   const long bytes = p.batch * p.M * p.N * static_cast<long>(sizeof(float));
-  long parts = wanted / (tiles < 1 ? 1 : tiles);
+  long parts = p.plan.parts > 0 ? p.plan.parts : wanted / (tiles < 1 ? 1 : tiles);
   const long deep = p.K / SPLIT_DEPTH;
   const long room = static_cast<long>(WORKSPACE_BYTES) / (bytes < 1 ? 1 : bytes);
   if (parts > deep) parts = deep;
@@ -152,25 +154,38 @@ bool is_vector(const Gemm<T>& p, Along along_b) {
   return along_b == Along::depth && p.K % per_chunk == 0 && chunks_of_a(p);
 }
 
+// The tile for a product without a plan.
+template <class S, class T, unsigned kernels>
+unsigned usual_tile(const Gemm<T>& p, long multiprocessors) {
+  if (!S::exact && (kernels & FEW) != 0 && p.M <= TensorFew<T>::BM) return FEW;
+  const long large = p.batch * ceil_div(p.M, S::BM) * ceil_div(p.N, S::BN);
+  return large >= multiprocessors ? LARGE : MEDIUM;
+}
+
 // The product with operands that can be copied 16 bytes at a time.
 template <class T, Activation activation, Residual residual, Floats floats, unsigned kernels>
 cudaError_t run_aligned(cudaStream_t stream, const Gemm<T>& p, long multiprocessors,
                         Along along_b) {
   constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
   using Large = std::conditional_t<exact, FloatLarge, TensorLarge<T>>;
-  using Small = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
+  using Medium = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
+  constexpr unsigned TILES = FEW | MEDIUM | LARGE;
+  const bool planned = (p.plan.tile & TILES) != 0;
+  const unsigned tile = planned ? p.plan.tile : usual_tile<Large, T, kernels>(p, multiprocessors);
   if constexpr (!exact && (kernels & FEW) != 0) {
-    if (p.M <= TensorFew<T>::BM)
+    if (tile == FEW)
       return run_tiles<TensorFew<T>, T, activation, residual, kernels>(
           stream, p, 4 * multiprocessors, along_b);
   }
-  if constexpr ((kernels & MANY) != 0) {
-    const long large = p.batch * ceil_div(p.M, Large::BM) * ceil_div(p.N, Large::BN);
-    if (large >= multiprocessors)
+  if constexpr ((kernels & LARGE) != 0) {
+    if (tile == LARGE)
       return run_tiles<Large, T, activation, residual, kernels>(stream, p, multiprocessors,
                                                                 along_b);
-    return run_tiles<Small, T, activation, residual, kernels>(stream, p, 2 * multiprocessors,
-                                                              along_b);
+  }
+  if constexpr ((kernels & MEDIUM) != 0) {
+    if (tile == MEDIUM)
+      return run_tiles<Medium, T, activation, residual, kernels>(stream, p, 2 * multiprocessors,
+                                                                 along_b);
   }
   return missing_kernel();
 }
@@ -182,7 +197,7 @@ cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   const cudaError_t error = count_multiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;
   const Along along_b = along_of_b(p);
-  if constexpr ((kernels & FEW) != 0) {
+  if constexpr ((kernels & VECTOR) != 0) {
     if (is_vector(p, along_b))
       return p.M == 1 ? run_vector<1, T, activation, residual, kernels>(stream, p,
                                                                         multiprocessors, along_b)

@@ -17,8 +17,18 @@ enum class Floats { exact, tf32 };
 //
 //   WIDTH, DEPTH: n or k of B contiguous and aligned.
 //   ELEMENTS: any strides and alignment.
-//   FEW, MANY: few rows (at most 8 of floats, 32 of other types), more rows.
-inline constexpr unsigned WIDTH = 1, DEPTH = 2, ELEMENTS = 4, FEW = 8, MANY = 16, ALL_KERNELS = 31;
+//   VECTOR: at most 8 rows, no tiles.
+//   FEW, MEDIUM, LARGE: tiles of 32 × 128 (not of exact floats), 64 × 64 and 128 × 128.
+inline constexpr unsigned WIDTH = 1, DEPTH = 2, ELEMENTS = 4;
+inline constexpr unsigned VECTOR = 8, FEW = 16, MEDIUM = 32, LARGE = 64;
+inline constexpr unsigned MANY = MEDIUM | LARGE, ALL_KERNELS = 127;
+
+// What a compiler chose for a product: VECTOR or a tile, and among how many blocks k is split.
+// Without a choice (0) the rows and the multiprocessors of the device decide.
+struct Plan {
+  unsigned tile = 0;
+  long parts = 0;
+};
 
 // A batch of products of [M, K] and [K, N]; strides count elements, and rows of c are contiguous.
 //
@@ -38,6 +48,13 @@ struct Gemm {
   const T* residual = nullptr;
   long residual_row = 0, residual_batch = 0;
   float scale = 1.0f;
+  Plan plan{};
+
+  Gemm with(Plan chosen) const {
+    Gemm same = *this;
+    same.plan = chosen;
+    return same;
+  }
 };
 
 // Enqueues the product; returns what the launches returned.

@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dfcompiler.analysis.gpu_tiling import VECTOR_ROWS, Plan, plans_from
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.maps import add_launch
-from dfcompiler.lowering.cuda.matmul_kernels import kernels_of, record_of
+from dfcompiler.lowering.cuda.matmul_kernels import (
+    is_vector_plan,
+    kernels_of,
+    plan_code,
+    plans_for,
+    record_of,
+)
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map
 from dfcompiler.lowering.maps import whole as whole_array
@@ -195,18 +202,39 @@ def _add_launch(
     flags = [f"{_SPACE}Activation::{found.activation}", f"{_SPACE}Residual::{found.residual}"]
     if family == "gemm":
         flags.append(f"{_SPACE}Floats::{'tf32' if implementation == 'tf32' else 'exact'}")
+    # Plans are for the kernels of this product's element type as it is.
+    plans = _plans_of(op, problem) if implementation == "native" else ()
     if family != "gemm_lt":
-        flags.append(kernels_of(context, op, (found.a, found.b), problem))
+        flags.append(kernels_of(context, op, (found.a, found.b), problem, plans))
     template = f"{_SPACE}{family}<{dtype}, {', '.join(flags)}>"
     context.instantiate(
         family, f"template cudaError_t {template}(cudaStream_t, {_SPACE}Gemm<{dtype}>);"
     )
-    code = _launch_code(found, problem, template, dtype)
+    code = _launch_code(found, problem, template, dtype, plans)
     add_launch(context, op, found.reads, code, work=_work(context, op, found))
-    context.record(record_of(op, found.epilogue, problem, implementation))
+    context.record(record_of(op, found.epilogue, problem, implementation, plans))
 
 
-def _launch_code(found: Product, problem: Problem, template: str, dtype: str) -> str:
+def _plans_of(op: Op, problem: Problem) -> tuple[Plan, ...]:
+    """The plans of the operator's `tile` that the product can take; none if it has no tile."""
+    if "tile" not in op.attrs:
+        return ()
+    try:
+        plans = plans_for(problem, plans_from(op.attr("tile"), op.type.dtype.bytes))
+    except ValueError as error:
+        raise _unsupported(op, str(error)) from error
+    if any(plan.tile.name == "VECTOR" and not is_vector_plan(problem, plan) for plan in plans):
+        raise _unsupported(
+            op,
+            f"a tile of {VECTOR_ROWS} rows is for at most as many, and for columns and depths of "
+            f"whole 16 bytes; this is {op.type} with a depth of {problem.depth}",
+        )
+    return plans
+
+
+def _launch_code(
+    found: Product, problem: Problem, template: str, dtype: str, plans: Sequence[Plan]
+) -> str:
     """The call; batch axes but the last one become loops of the host around it."""
     outer = len(problem.batch[:-1])
     parameters = [f"_b{i}" for i in range(outer)]
@@ -235,6 +263,8 @@ def _launch_code(found: Product, problem: Problem, template: str, dtype: str) ->
     if found.other:
         fields.append(f"{at('_residual')}, {rows('_residual')}, {stride('_residual')}")
     gemm = f"{_SPACE}Gemm<{dtype}>{{{', '.join(fields)}}}"
+    if plans:
+        gemm = f"{gemm}.with({plan_code(problem, plans)})"
     call = f"DFC_CUDA(__state, {template}(__dace_current_stream, {gemm}));"
     for name, extent in reversed(list(zip(parameters, problem.batch[:-1], strict=True))):
         call = f"for (int64_t {name} = 0; {name} < {text(extent)}; ++{name}) {{\n{call}\n}}"

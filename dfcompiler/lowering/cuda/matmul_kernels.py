@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sympy
 
+from dfcompiler.analysis.gpu_tiling import VECTOR_ROWS, Plan
 from dfcompiler.ir.program import Op, Role
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes.matmul import Problem
-from dfcompiler.lowering.symbolic import expression, is_static
+from dfcompiler.lowering.symbolic import expression, is_static, text
 
 _BYTES = {DType.F32: 4, DType.BF16: 2, DType.F16: 2}
-# Rows up to which the kernels are a matrix-vector product, and tiles for few rows.
-_VECTOR_ROWS, _FEW_ROWS = 8, 32
+_SPACE = "dfc::cuda::"
+# Rows up to which a product without a plan takes the tile for few rows.
+_FEW_ROWS = 32
 
 
-def kernels_of(context: Context, op: Op, operands: tuple[str, str], problem: Problem) -> str:
+def kernels_of(
+    context: Context,
+    op: Op,
+    operands: tuple[str, str],
+    problem: Problem,
+    plans: Sequence[Plan],
+) -> str:
     """The kernels that an instance holds for a product, as C++ over the names in `gemm.h`.
 
     Args:
@@ -26,28 +35,58 @@ def kernels_of(context: Context, op: Op, operands: tuple[str, str], problem: Pro
         op: the product.
         operands: its values A and B.
         problem: its extents and strides.
+        plans: those of its tiles; none where the kernel is to choose.
     """
-    chunk, b, rows = 16 // _BYTES[op.type.dtype], problem.strides["_b"], problem.rows
+    chunk, b = 16 // _BYTES[op.type.dtype], problem.strides["_b"]
     strides = [s for group in _row_strides(problem).values() for s in group]
     aligned = (
         not _why_elements(problem, chunk)
         and all(_is_multiple(stride, chunk) for stride in strides)
         and all(_is_aligned(context, name, chunk) for name in operands)
     )
-    limit = _VECTOR_ROWS if op.type.dtype is DType.F32 else _FEW_ROWS
-    few = not is_static(rows) or int(rows) <= limit
-    # A product of few rows of floats that is no matrix-vector one takes a tile for many.
-    many = not is_static(rows) or int(rows) > limit
-    many = many or (op.type.dtype is DType.F32 and not _is_vector(problem, chunk))
     either = 1 in (problem.columns, problem.depth)
     found = {
         "WIDTH": b[-1] == 1 or either,
         "DEPTH": b[-1] != 1 or either,
         "ELEMENTS": not aligned,
-        "FEW": few,
-        "MANY": many,
     }
-    return " | ".join(f"dfc::cuda::{name}" for name, needed in found.items() if needed)
+    tiles = {plan.tile.name for plan in plans} or _usual_tiles(context, op, problem)
+    found |= {name: name in tiles for name in ("VECTOR", "FEW", "MEDIUM", "LARGE")}
+    return " | ".join(_SPACE + name for name, needed in found.items() if needed)
+
+
+def _usual_tiles(context: Context, op: Op, problem: Problem) -> set[str]:
+    """What a product without a plan can take."""
+    rows, chunk = problem.rows, 16 // _BYTES[op.type.dtype]
+    # There is no tile for few rows of floats that are multiplied as they are.
+    exact = op.type.dtype is DType.F32 and context.expansions.get("matmul") != "tf32"
+    limit = VECTOR_ROWS if exact else _FEW_ROWS
+    found = {"VECTOR"} if _may_be(rows, VECTOR_ROWS) else set()
+    if not exact and _may_be(rows, limit):
+        found.add("FEW")
+    if not is_static(rows) or int(rows) > limit or (exact and not _is_vector(problem, chunk)):
+        found |= {"MEDIUM", "LARGE"}
+    return found
+
+
+def _may_be(rows: Any, limit: int) -> bool:
+    """Whether there may be at most `limit` rows."""
+    return not is_static(rows) or int(rows) <= limit
+
+
+def plan_code(problem: Problem, plans: Sequence[Plan]) -> str:
+    """The plan for the rows that a product has when it runs, as C++."""
+    *few, last = (f"{_SPACE}Plan{{{_SPACE}{p.tile.name}, {p.parts}}}" for p in plans)
+    ends = zip(plans, few, strict=False)
+    return "".join(f"{text(problem.rows)} <= {p.most_rows} ? {c} : " for p, c in ends) + last
+
+
+def plans_for(problem: Problem, plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    """The plans that a product can take: one, where its rows are a number."""
+    if not plans or not is_static(problem.rows):
+        return tuple(plans)
+    rows = int(problem.rows)
+    return (next(p for p in plans if rows <= p.most_rows or p.most_rows == 0),)
 
 
 def _is_aligned(context: Context, name: str, chunk: int) -> bool:
@@ -63,7 +102,17 @@ def _is_multiple(value: Any, chunk: int) -> bool:
     return bool(sympy.Mod(value, chunk) == 0)
 
 
-def record_of(op: Op, epilogue: str, problem: Problem, implementation: str) -> KernelRecord:
+def is_vector_plan(problem: Problem, plan: Plan) -> bool:
+    """Whether the rows and extents of a product are those of the matrix-vector kernel."""
+    # A block of it has 128 bytes of a row, eight chunks.
+    chunk, rows = plan.tile.columns // 8, plan.most_rows or problem.rows
+    whole = _is_multiple(problem.columns, chunk) and _is_multiple(problem.depth, chunk)
+    return whole and is_static(rows) and int(rows) <= VECTOR_ROWS
+
+
+def record_of(
+    op: Op, epilogue: str, problem: Problem, implementation: str, plans: Sequence[Plan]
+) -> KernelRecord:
     """Which kernel a product takes, and why, as far as extents and strides tell.
 
     Args:
@@ -71,6 +120,7 @@ def record_of(op: Op, epilogue: str, problem: Problem, implementation: str) -> K
         epilogue: what is fused, with a semicolon in front, or nothing.
         problem: its extents and strides.
         implementation: the expansion.
+        plans: those of its tiles; none where the kernel is to choose.
     """
     dtype = op.type.dtype.value
     if implementation != "native":
@@ -78,7 +128,8 @@ def record_of(op: Op, epilogue: str, problem: Problem, implementation: str) -> K
     chunk, rows = 16 // _BYTES[op.type.dtype], problem.rows
     tile = "128x128x16 or 64x64x16 floats" if dtype == "f32" else "128x128x32 or 64x64x32 mma.sync"
     if _is_vector(problem, chunk):
-        reason = f"{rows} rows: bound by reading B once{epilogue}"
+        parts = f", k in {plans[0].parts} parts" if plans and plans[0].parts > 1 else ""
+        reason = f"{rows} rows: bound by reading B once{parts}{epilogue}"
         return KernelRecord(op, f"native gemm {dtype} matrix-vector", reason)
     why = _why_elements(problem, chunk)
     if why:
@@ -88,9 +139,13 @@ def record_of(op: Op, epilogue: str, problem: Problem, implementation: str) -> K
     rows_apart = [s for strides in _row_strides(problem).values() for s in strides]
     unknown = not all(_is_multiple(stride, chunk) for stride in rows_apart)
     doubt = f"; element by element where a stride is no multiple of {chunk}" if unknown else ""
+    if plans:
+        shapes = dict.fromkeys(_shape(plan, dtype) for plan in plans)
+        reason = f"least modelled time: {_ranges(plans)}{epilogue}{doubt}"
+        return KernelRecord(op, f"native gemm {dtype} {' or '.join(shapes)}", reason)
     if not is_static(rows):
         few = "" if dtype == "f32" else f", 32x128 up to {_FEW_ROWS}"
-        reason = f"matrix-vector up to {_VECTOR_ROWS} rows{few}{epilogue}{doubt}"
+        reason = f"matrix-vector up to {VECTOR_ROWS} rows{few}{epilogue}{doubt}"
         return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
     if int(rows) <= _FEW_ROWS and dtype != "f32":
         reason = f"{rows} rows: B is read once, k split among blocks{epilogue}{doubt}"
@@ -99,9 +154,30 @@ def record_of(op: Op, epilogue: str, problem: Problem, implementation: str) -> K
     return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
 
 
+def _shape(plan: Plan, dtype: str) -> str:
+    """A tile in words: rows, columns, depth of a stage, and what multiplies."""
+    tile = plan.tile
+    if tile.name == "VECTOR":
+        return "matrix-vector"
+    unit = "floats" if dtype == "f32" else "mma.sync"
+    return f"{tile.rows}x{tile.columns}x{tile.depth} {unit}"
+
+
+def _ranges(plans: Sequence[Plan]) -> str:
+    """Which tile is taken up to how many rows."""
+    words = []
+    for plan in plans:
+        tile = plan.tile
+        shape = "matrix-vector" if tile.name == "VECTOR" else f"{tile.rows}x{tile.columns}"
+        parts = f" with k in {plan.parts} parts" if plan.parts > 1 else ""
+        upto = f"up to {plan.most_rows} rows " if plan.most_rows else ""
+        words.append(f"{upto}{shape}{parts}")
+    return ", ".join(words)
+
+
 def _is_vector(problem: Problem, chunk: int) -> bool:
     """Whether the product is known to be one of few rows with a matrix read 16 bytes at a time."""
-    if not is_static(problem.rows) or int(problem.rows) > _VECTOR_ROWS:
+    if not is_static(problem.rows) or int(problem.rows) > VECTOR_ROWS:
         return False
     b, strides = problem.strides["_b"], _row_strides(problem)
     wide = b[-1] == 1
