@@ -13,9 +13,11 @@ import torch
 
 from dfcompiler.api.optimizing import rewritten
 from dfcompiler.importers.onnx import import_onnx
+from dfcompiler.ir import parse
 from dfcompiler.target import parse_target
 from tests.cuda_emulation import EmulatedModel, emulated_model, toolkit
 from tests.onnx_models import tiny_onnx
+from tests.programs import with_random_weights
 from tests.tolerances import TOLERANCES
 
 pytestmark = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
@@ -23,6 +25,22 @@ pytestmark = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's he
 MODELS = ("bert", "gpt2", "llama")
 SIZES = ({"batch": 1, "sequence": 1}, {"batch": 2, "sequence": 7}, {"batch": 1, "sequence": 33})
 TARGET = "cuda:sm_90"
+LARGE = """
+program large(S) {
+  input  @x: f32[S, 32]
+  weight @w: f32[32, 64]
+  weight @b: f32[64]
+  weight @v: f32[64, 32]
+  output @y: f32[S, 32]
+  state main {
+    %0: f32[S, 64] = matmul @x, @w
+    %1: f32[S, 64] = add %0, @b
+    %2: f32[S, 64] = tanh %1
+    %3: f32[S, 32] = matmul %2, @v
+    @y: f32[S, 32] = add %3, @x
+  }
+}
+"""
 
 
 @cache
@@ -66,3 +84,18 @@ def test_models_of_16_bits(name: str, precision: str) -> None:
     assert max(differences(name, precision, SIZES[1])) <= tolerance
     kernels = compiled(name, precision).lowered.kernels
     assert any(f"gemm {precision}" in kernel.implementation for kernel in kernels)
+
+
+def test_a_weight_beyond_f16_is_as_exact_as_the_others() -> None:
+    w = np.random.default_rng(0).standard_normal((32, 64)).astype(np.float32) / 6
+    w[3, 5], w[0, 0] = 1e6, -7e4
+    program = with_random_weights(parse(LARGE), {"w": w})
+    result = rewritten(program, parse_target(TARGET), precision="f16")
+    reasons = [str(declined) for step in result.steps for declined in step.declined]
+    assert any("@w holds 1e+06, and f16 ends at 65504" in reason for reason in reasons)
+    x = np.random.default_rng(1).standard_normal((37, 32)).astype(np.float32)
+    found = emulated_model(result.program, TARGET).run({"x": x})["y"]
+    data = {name: array.astype(np.float64) for name, array in program.data.items()}
+    expected = np.tanh(x @ data["w"] + data["b"]) @ data["v"] + x
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    assert 0 < error <= TOLERANCES["float16"][1]
