@@ -105,17 +105,18 @@ def measure(case: Case, folder: Path, attempts: Attempts) -> dict[str, Any]:
 
     A contestant is timed only if its result is right, also from its CUDA graph.
     """
-    begin = time.monotonic()
+    begin, seed = time.monotonic(), int(time.time())
     row: dict[str, Any] = {
         "case": case.name,
         "dtype": str(case.dtype).removeprefix("torch."),
         "flops": case.flops,
         "moved_bytes": case.moved_bytes,
+        "seed": seed,
         "errors": {},
         "rounds": {},
         "failed": attempts.failures,
     }
-    prepared = attempts("reference", partial(reference, case, folder))
+    prepared = attempts("reference", partial(reference, case, folder, seed))
     if prepared is not None:
         work, exact = prepared
         row["errors"]["torch"] = error(work.output, exact)
@@ -139,10 +140,10 @@ def measure(case: Case, folder: Path, attempts: Attempts) -> dict[str, Any]:
     return row
 
 
-def reference(case: Case, folder: Path) -> tuple[Work, Tensor]:
+def reference(case: Case, folder: Path, seed: int) -> tuple[Work, Tensor]:
     """The case on the device with fresh inputs, and its result in float64."""
     module = case.module().cuda()
-    inputs = case.example(int(time.time()), "cuda")
+    inputs = case.example(seed, "cuda")
     exact = exact_of(module, inputs, case.apart)
     torch.cuda.empty_cache()  # others allocate memory, too
     return Work(case, folder, module, inputs, module(*inputs.values())), exact

@@ -275,7 +275,7 @@ def test_a_case_is_judged_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     monkeypatch.setattr(gpu_measure, "ready", contestant)
     work = Work(case, tmp_path, module, inputs, output)
-    monkeypatch.setattr(gpu_measure, "reference", lambda case, folder: (work, exact))
+    monkeypatch.setattr(gpu_measure, "reference", lambda case, folder, seed: (work, exact))
     attempts = Attempts(lambda name: None, lambda name, why: None, lambda: None)
     row = gpu_measure.measure(case, tmp_path, attempts)
     assert {name: len(times) for name, times in row["rounds"].items()} == dict.fromkeys(
