@@ -15,8 +15,9 @@ from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.dims import Dim
 from dfcompiler.ir.operators import OPERATORS, OpClass
 from dfcompiler.ir.program import Op
-from dfcompiler.ir.types import DType, TensorType
+from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.loops import loops_over_elements
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import Access, MapBody, add_map
 from dfcompiler.lowering.scalars import (
@@ -28,9 +29,8 @@ from dfcompiler.lowering.scalars import (
 )
 from dfcompiler.lowering.symbolic import (
     expression,
-    product,
+    is_one,
     quotient_and_rest,
-    symbol,
     text,
     unit_range,
 )
@@ -48,45 +48,31 @@ def lower_elementwise(context: Context, op: Op) -> None:
     """One operator, or the region of a fused one, as a map over the result's elements."""
     inner = op.region or (op,)
     state = context.new_state(op)
-    body = elementwise_body(context, op, inner, expand_loops(op.type))
-    add_map(context, state, body)
+    add_map(context, state, elementwise_body(context, op, inner))
     kinds = f"{len(inner)} operators in one tasklet" if op.region else "one tasklet"
     context.record(KernelRecord(op, "dace-map", f"element-wise: {kinds}"))
 
 
-def expand_loops(tensor: TensorType) -> list[tuple[str, int, Any]]:
-    """Parameter, axis and extent of the loops over a tensor in physical order, no unit axes."""
-    axes = tensor.layout.permutation(tensor.rank)
-    return [
-        (f"_i{axis}", axis, expression(tensor.shape[axis]))
-        for axis in axes
-        if not is_one(tensor.shape[axis])
-    ]
+def elementwise_body(context: Context, op: Op, inner: Sequence[Op]) -> MapBody:
+    """The map that computes `op`, which is the last of `inner`.
 
-
-def elementwise_body(
-    context: Context, op: Op, inner: Sequence[Op], loops: Sequence[tuple[str, int, Any]]
-) -> MapBody:
-    """The map that computes `op`, which is the last of `inner`."""
+    Raises:
+        UnsupportedError: if the result or an operand has a tiled layout, or an operator no code.
+    """
     if op.type.layout.is_tiled:
         raise UnsupportedError(f"{op.kind} cannot write the tiled layout of {op.result}: {op.type}")
     context.include(context.backend.scalars)
-    index: list[Any] = [0] * op.type.rank
-    for param, axis, _ in loops:
-        index[axis] = symbol(param)
+    loops = loops_over_elements(op.type)
     pull = _Pull(context, op, inner)
-    result = pull.compute(inner[-1], tuple(index))
-    write = Access("_o", context.array(op.result), unit_range(*(index or [0])))
-    code = "\n".join([*pull.lines, f"_o = {pull.stored(result, op.type.dtype)};"])
-    work = product(extent for *_, extent in loops) * (1 + sum(map(cost, inner)))
+    result = pull.compute(inner[-1], tuple(loops.index))
     return MapBody(
         label=op.kind,
-        ranges=[(param, extent) for param, _, extent in loops],
+        ranges=loops.ranges,
         reads=pull.reads,
-        writes=[write],
-        code=code,
-        work=work,
-        serial=1 if len(loops) > 1 else 0,
+        writes=[Access("_o", context.array(op.result), unit_range(*loops.index))],
+        code="\n".join([*pull.lines, f"_o = {pull.stored(result, op.type.dtype)};"]),
+        work=loops.iterations * (1 + sum(map(cost, inner))),
+        serial=1 if len(loops.ranges) > 1 else 0,
     )
 
 
@@ -125,8 +111,7 @@ class _Pull:
         if tensor.layout.is_tiled:
             raise UnsupportedError(f"{self.op.kind} cannot read the tiled layout of {name}")
         connector = f"_a{len(self.reads)}"
-        subset = unit_range(*(index or (0,)))
-        self.reads.append(Access(connector, self.context.array(name), subset))
+        self.reads.append(Access(connector, self.context.array(name), unit_range(*index)))
         if tensor.dtype not in (DType.F16, DType.BF16):
             return connector
         self.lines.append(f"const float {connector}_f = {connector};")
@@ -245,11 +230,6 @@ _MOVES = {
     "dim": _dim,
     "iota": _iota,
 }
-
-
-def is_one(dim: Dim) -> bool:
-    """Whether a dimension is the integer 1; a symbol is taken not to be."""
-    return isinstance(dim, int) and dim == 1
 
 
 def _flat(value: object) -> Iterable[object]:

@@ -6,18 +6,22 @@ position 0, so that nothing outside the tensor is touched.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import dace
 
 from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
+from dfcompiler.ir.types import TensorType
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.elementwise import elementwise_body, expand_loops, is_one
+from dfcompiler.lowering.elementwise import elementwise_body
+from dfcompiler.lowering.loops import loops_over, loops_over_elements
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer, whole
 from dfcompiler.lowering.movement import HEADER
-from dfcompiler.lowering.symbolic import expression, product, symbol, text, unit_range
-
-Ranges = list[tuple[str, Any]]
+from dfcompiler.lowering.symbolic import expression, is_one, product, text, unit_range
 
 
 def lower_gather(context: Context, op: Op) -> None:
@@ -27,7 +31,7 @@ def lower_gather(context: Context, op: Op) -> None:
     axis = normalize_axis(int(op.attr("axis")), source.rank)
     rows = _Rows(context, op, tail=source.rank - axis - 1)
     position = rows.begin[axis : axis + picks.rank]
-    begin = [*rows.begin[:axis], 0, *rows.begin[axis + picks.rank :]]
+    begin = source_index(rows.begin, axis, picks.rank)
     walked = (axis, *range(axis + 1, source.rank))
     check = checked_position(context, op, data, axis, "_k")
     step = text(context.stride(data, axis))
@@ -35,12 +39,12 @@ def lower_gather(context: Context, op: Op) -> None:
         label="gather",
         ranges=rows.ranges,
         reads=[
-            pointer(context, "_x", context.array(data), begin or [0], walked),
-            Access("_k", context.array(index), unit_range(*(position or [0]))),
+            pointer(context, "_x", context.array(data), begin, walked),
+            Access("_k", context.array(index), unit_range(*position)),
         ],
         writes=[
-            pointer(context, "_o", context.array(op.result), rows.begin or [0], rows.walked),
-            whole(context, "_report", context.status()),
+            pointer(context, "_o", context.array(op.result), rows.begin, rows.walked),
+            report(context),
         ],
         code=rows.copy("_o", op.result, f"_x + {check} * {step}", data),
         work=rows.work,
@@ -51,27 +55,52 @@ def lower_gather(context: Context, op: Op) -> None:
 
 def lower_take_along(context: Context, op: Op) -> None:
     """One checked index for each element of the result."""
-    data, index = op.inputs
-    source = context.type(data)
+    source = context.type(op.inputs[0])
     axis = normalize_axis(int(op.attr("axis")), source.rank)
-    loops = expand_loops(op.type)
-    params = {a: symbol(param) for param, a, _ in loops}
-    position = [params.get(a, 0) for a in range(op.type.rank)]
+    position = loops_over_elements(op.type).index
     begin = [0 if a == axis or is_one(source.shape[a]) else i for a, i in enumerate(position)]
+    add_checked_elements(context, op, axis, begin, position)
+
+
+def source_index(place: Sequence[Any], axis: int, rank: int) -> list[Any]:
+    """Where a gather finds element `place` of its result, for position 0 on `axis` of the data.
+
+    Args:
+        place: an index into the result.
+        axis: the axis of the data along which the index counts.
+        rank: the rank of the index, whose axes stand in the result in place of that one.
+    """
+    return [*place[:axis], 0, *place[axis + rank :]]
+
+
+def add_checked_elements(
+    context: Context, op: Op, axis: int, begin: Sequence[Any], position: Sequence[Any]
+) -> None:
+    """Adds a map over the result: each element reads its index and then the data behind it.
+
+    Args:
+        context: where to.
+        op: a gather or a take_along.
+        axis: the axis of the data along which the index counts.
+        begin: the element of the data for position 0 on that axis.
+        position: the element of the index.
+    """
+    data, index = op.inputs
+    loops = loops_over_elements(op.type)
     check = checked_position(context, op, data, axis, "_k")
     body = MapBody(
-        label="take_along",
-        ranges=[(param, extent) for param, _, extent in loops],
+        label=op.kind,
+        ranges=loops.ranges,
         reads=[
             pointer(context, "_x", context.array(data), begin, (axis,)),
             Access("_k", context.array(index), unit_range(*position)),
         ],
         writes=[
-            Access("_o", context.array(op.result), unit_range(*position)),
-            whole(context, "_report", context.status()),
+            Access("_o", context.array(op.result), unit_range(*loops.index)),
+            report(context),
         ],
         code=f"_o = _x[{check} * {text(context.stride(data, axis))}];",
-        work=product(extent for *_, extent in loops) * 4,
+        work=loops.iterations * 4,
     )
     add_map(context, context.new_state(op), body)
     context.record(KernelRecord(op, "dace-map", "one checked index for each element"))
@@ -79,22 +108,15 @@ def lower_take_along(context: Context, op: Op) -> None:
 
 def lower_index_copy(context: Context, op: Op) -> None:
     """Writes the slices that the index names; the rest is copied first unless it is in place."""
-    data, index, source = op.inputs
-    state = context.new_state(op)
-    in_place = data == op.result
-    if not in_place:
-        plain = Op(op.result, op.type, "copy", (data,))
-        add_map(context, state, elementwise_body(context, plain, (plain,), expand_loops(op.type)))
-        state = context.new_state(op, "_slices")
-    slices = context.type(source)
-    axis = normalize_axis(int(op.attr("axis")), slices.rank)
-    part = [] if op.attr("part") is None else [expression(op.attr("part"))]
+    _, index, source = op.inputs
+    state = begin_index_copy(context, op)
+    slices = Slices.of(context, op)
+    axis, rank = slices.axis, slices.type.rank
     # Rows of the source, in order along the axis: of equal indices the last one stays.
-    rows = _Rows(context, Op(source, slices, "rows"), tail=slices.rank - axis - 1)
-    to = [*part, *(0 if a == axis else i for a, i in enumerate(rows.begin))]
-    walked = tuple(len(part) + a for a in (axis, *rows.walked))
-    check = checked_position(context, op, op.result, len(part) + axis, "_k")
-    step = text(context.stride(op.result, len(part) + axis))
+    rows = _Rows(context, Op(source, slices.type, "rows"), tail=rank - axis - 1)
+    walked = tuple(len(slices.part) + a for a in (axis, *rows.walked))
+    check = checked_position(context, op, op.result, slices.result_axis, "_k")
+    step = text(context.stride(op.result, slices.result_axis))
     body = MapBody(
         label="index_copy",
         ranges=rows.ranges,
@@ -103,16 +125,73 @@ def lower_index_copy(context: Context, op: Op) -> None:
             Access("_k", context.array(index), unit_range(rows.begin[axis])),
         ],
         writes=[
-            pointer(context, "_o", context.array(op.result), to, walked),
-            whole(context, "_report", context.status()),
+            pointer(
+                context, "_o", context.array(op.result), slices.result_index(rows.begin), walked
+            ),
+            report(context),
         ],
         code=rows.copy(f"(_o + {check} * {step})", op.result, "_x", source),
         work=rows.work,
-        serial=sum(not is_one(dim) for dim in slices.shape[axis : rows.head]),
+        serial=sum(not is_one(dim) for dim in slices.type.shape[axis : rows.head]),
     )
     add_map(context, state, body)
-    how = "in place: only the named slices" if in_place else "a copy, then the named slices"
-    context.record(KernelRecord(op, "dace-map + row copy", how))
+    context.record(KernelRecord(op, "dace-map + row copy", copied(op)))
+
+
+def begin_index_copy(context: Context, op: Op) -> dace.SDFGState:
+    """The state that writes the slices of an `index_copy`, behind the copy of the rest if any."""
+    state = context.new_state(op)
+    if _is_in_place(op):
+        return state
+    plain = Op(op.result, op.type, "copy", op.inputs[:1])
+    add_map(context, state, elementwise_body(context, plain, (plain,)))
+    return context.new_state(op, "_slices")
+
+
+def copied(op: Op) -> str:
+    """What an `index_copy` copies, for its record."""
+    return f"{'in place: only' if _is_in_place(op) else 'a copy, then'} the named slices"
+
+
+def _is_in_place(op: Op) -> bool:
+    return op.inputs[0] == op.result
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Where the slices of an `index_copy` come from and go to.
+
+    Attributes:
+        type: of the tensor that holds them.
+        axis: its axis along which the index counts.
+        part: the first index into the result, where that is a stack of containers; else empty.
+    """
+
+    type: TensorType
+    axis: int
+    part: tuple[Any, ...]
+
+    @staticmethod
+    def of(context: Context, op: Op) -> Slices:
+        """The slices of an operator."""
+        source = context.type(op.inputs[2])
+        axis = normalize_axis(int(op.attr("axis")), source.rank)
+        part = () if op.attr("part") is None else (expression(op.attr("part")),)
+        return Slices(source, axis, part)
+
+    @property
+    def result_axis(self) -> int:
+        """The axis of the result to which the index refers."""
+        return len(self.part) + self.axis
+
+    def result_index(self, place: Sequence[Any]) -> list[Any]:
+        """Where element `place` of the slices goes, for position 0 on that axis."""
+        return [*self.part, *(0 if axis == self.axis else i for axis, i in enumerate(place))]
+
+
+def report(context: Context) -> Access:
+    """The array in which the code of a tasklet reports a bad index."""
+    return whole(context, "_report", context.status())
 
 
 def checked_position(context: Context, op: Op, data: str, axis: int, index: str) -> str:
@@ -128,22 +207,25 @@ class _Rows:
 
     A row whose axes are contiguous in the result and in the source is one run of elements; else
     the axes in front of the innermost one become loops as well.
+
+    Attributes:
+        shape: the extents of the result.
+        head: how many axes have loops.
+        walked: the axes of a row.
+        ranges: the loops.
+        begin: the first element of the row that they are at.
+        work: elements of all rows.
     """
 
     def __init__(self, context: Context, op: Op, tail: int) -> None:
         self.context = context
-        shape = op.type.shape
-        self.rank, self.shape = len(shape), [expression(dim) for dim in shape]
+        rank = op.type.rank
+        self.shape = [expression(dim) for dim in op.type.shape]
         contiguous = all(context.is_contiguous(name) for name in (op.result, *op.inputs))
-        self.head = self.rank - tail if contiguous else max(self.rank - tail, self.rank - 1)
-        self.walked = tuple(range(self.head, self.rank))
-        self.begin: list[Any] = [
-            symbol(f"_i{a}") if a < self.head and not is_one(shape[a]) else 0
-            for a in range(self.rank)
-        ]
-        self.ranges: Ranges = [
-            (f"_i{a}", self.shape[a]) for a in range(self.head) if not is_one(shape[a])
-        ]
+        self.head = rank - tail if contiguous else max(rank - tail, rank - 1)
+        self.walked = tuple(range(self.head, rank))
+        loops = loops_over(op.type, range(self.head))
+        self.ranges, self.begin = loops.ranges, loops.index
         self.work = product(self.shape)
 
     def copy(self, to: str, to_name: str, source: str, source_name: str) -> str:
@@ -151,7 +233,7 @@ class _Rows:
         self.context.include(HEADER)
         count = text(product(self.shape[self.head :]))
         strides = "1", "1"
-        if self.walked and len(self.walked) == 1:
+        if len(self.walked) == 1:
             strides = (
                 text(self.context.stride(to_name, self._last(to_name))),
                 text(self.context.stride(source_name, self._last(source_name))),

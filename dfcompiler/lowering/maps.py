@@ -69,11 +69,14 @@ def whole(context: Context, connector: str, array: str) -> Access:
 def pointer(
     context: Context, connector: str, array: str, begin: Sequence[Any], axes: Sequence[int]
 ) -> Access:
-    """A pointer to element `begin`, from which the code walks along `axes` to their ends."""
+    """A pointer to element `begin`, from which the code walks along `axes` to their ends.
+
+    The array of a tensor of rank 0 has one element: `begin` may be empty.
+    """
     shape = extents(context.sdfg.arrays[array])
     ranges = [
         (first, extent - 1 if axis in axes else first, 1)
-        for axis, (first, extent) in enumerate(zip(begin, shape, strict=True))
+        for axis, (first, extent) in enumerate(zip(begin or [0], shape, strict=True))
     ]
     return Access(connector, array, subsets.Range(ranges), pointer=True)
 

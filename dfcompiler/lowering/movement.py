@@ -10,15 +10,16 @@ from dfcompiler.errors import InternalError
 from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.elementwise import elementwise_body, expand_loops, is_one
+from dfcompiler.lowering.elementwise import elementwise_body
+from dfcompiler.lowering.loops import loops_over, loops_over_elements, parameter
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer, whole
 from dfcompiler.lowering.scalars import literal, stored_type
 from dfcompiler.lowering.symbolic import (
     ceil_div,
     expression,
+    is_one,
     product,
-    symbol,
     text,
     unit_range,
 )
@@ -49,7 +50,7 @@ def lower_alias(context: Context, op: Op) -> None:
 def lower_indexed(context: Context, op: Op) -> None:
     """An operator whose elements come from known positions, or from the position alone."""
     state = context.new_state(op)
-    add_map(context, state, elementwise_body(context, op, (op,), expand_loops(op.type)))
+    add_map(context, state, elementwise_body(context, op, (op,)))
     context.record(KernelRecord(op, "dace-map", "element by element, in the result's order"))
 
 
@@ -93,13 +94,10 @@ def _transpose_strips(context: Context, op: Op, contiguous: int, last: int) -> N
     (name,) = op.inputs
     perm, shape = op.attr("perm"), [expression(dim) for dim in op.type.shape]
     rows, columns = shape[contiguous], shape[last]
-    index: list[Any] = [0] * len(shape)
-    ranges: list[tuple[str, Any]] = []
-    for param, axis, extent in expand_loops(op.type):
-        if axis == last:
-            continue
-        index[axis] = symbol(param) * (STRIP if axis == contiguous else 1)
-        ranges.append((param, ceil_div(rows, STRIP) if axis == contiguous else extent))
+    loops = loops_over(op.type, [axis for axis in range(len(shape)) if axis != last])
+    along = parameter(contiguous)
+    ranges = [(p, ceil_div(rows, STRIP) if p == along else extent) for p, extent in loops.ranges]
+    index = [i * STRIP if a == contiguous else i for a, i in enumerate(loops.index)]
     source_index: list[Any] = [0] * len(shape)
     for position, axis in enumerate(perm):
         source_index[axis] = index[position]
@@ -130,7 +128,7 @@ def lower_concat(context: Context, op: Op) -> None:
     for name in op.inputs:
         part = replace(op, type=context.type(name), kind="copy", inputs=(name,))
         part = replace(part, type=part.type.with_shape(part.type.shape))
-        body = elementwise_body(context, part, (part,), expand_loops(part.type))
+        body = elementwise_body(context, part, (part,))
         (write,) = body.writes
         index = [begin for begin, _, _ in write.subset.ranges]
         index[axis] = index[axis] + offset
@@ -144,11 +142,9 @@ def lower_pad(context: Context, op: Op) -> None:
     """One map over the result; an element comes from the source where it lies inside."""
     (name,) = op.inputs
     source, before = context.type(name), op.attr("before")
-    loops = expand_loops(op.type)
-    params = {axis: param for param, axis, _ in loops}
-    index = [symbol(params[a]) if a in params else 0 for a in range(op.type.rank)]
+    loops = loops_over_elements(op.type)
     inside, position = [], []
-    for axis, i in enumerate(index):
+    for axis, i in enumerate(loops.index):
         shifted = text(i - expression(before[axis]))
         inside.append(f"{shifted} >= 0 && {shifted} < {text(expression(source.shape[axis]))}")
         position.append(f"({shifted}) * ({text(context.stride(name, axis))})")
@@ -156,12 +152,12 @@ def lower_pad(context: Context, op: Op) -> None:
     context.include(context.backend.scalars)
     body = MapBody(
         label="pad",
-        ranges=[(param, extent) for param, _, extent in loops],
+        ranges=loops.ranges,
         reads=[whole(context, "_x", context.array(name))],
-        writes=[Access("_o", context.array(op.result), unit_range(*(index or [0])))],
+        writes=[Access("_o", context.array(op.result), unit_range(*loops.index))],
         code=f"_o = {' && '.join(inside) or 'true'} ? _x[{' + '.join(position) or '0'}] : {fill};",
-        work=product(extent for *_, extent in loops) * 2,
-        serial=1 if len(loops) > 1 else 0,
+        work=loops.iterations * 2,
+        serial=1 if len(loops.ranges) > 1 else 0,
     )
     add_map(context, context.new_state(op), body)
     context.record(KernelRecord(op, "dace-map", "one pass over the result"))

@@ -6,6 +6,7 @@ tasklet reduces a block of columns side by side, so that memory is read in rows 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,16 @@ from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.elementwise import is_one
+from dfcompiler.lowering.loops import loops_over, parameter
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer
+from dfcompiler.lowering.normalization import row_body
 from dfcompiler.lowering.scalars import compute_type, stored_type
 from dfcompiler.lowering.symbolic import (
     ceil_div,
+    element_count,
     expression,
+    is_one,
     product,
     symbol,
     text,
@@ -49,7 +53,14 @@ REDUCTIONS = tuple(_OPERATIONS)
 
 @dataclass(frozen=True)
 class Axes:
-    """The axes of a reduction of extent other than 1: extents, and indices by map parameters."""
+    """The axes of a reduction's operand, in the order in which they lie in memory.
+
+    Attributes:
+        extents: of all its axes.
+        kept: those of extent other than 1 that the result has too.
+        reduced: those of extent other than 1 that it has not.
+        innermost: the last one of extent other than 1; -1 if there is none.
+    """
 
     extents: list[Any]
     kept: list[int]
@@ -58,7 +69,7 @@ class Axes:
 
 
 def axes_of(context: Context, op: Op) -> Axes:
-    """The axes of a reduction's operand, in the order in which they lie in memory."""
+    """The axes of a reduction."""
     (name,) = op.inputs
     source = context.type(name)
     reduced = set(reduced_axes(op, source.rank))
@@ -73,92 +84,98 @@ def axes_of(context: Context, op: Op) -> Axes:
 
 def lower_reduction(context: Context, op: Op) -> None:
     """Rows or columns, depending on whether the innermost axis is reduced or kept."""
-    shape = axes_of(context, op)
+    axes = axes_of(context, op)
     context.include(HEADER)
-    columns = shape.innermost in shape.kept
-    body = _columns(context, op, shape) if columns else _rows(context, op, shape)
+    columns = axes.innermost in axes.kept
+    body = _columns(context, op, axes) if columns else _rows(context, op, axes)
     add_map(context, context.new_state(op), body)
     how = "column blocks" if columns else "row folds"
     reason = "the innermost axis is " + ("kept" if columns else "reduced")
     context.record(KernelRecord(op, f"dace-map + {how}", reason))
 
 
-def _rows(context: Context, op: Op, shape: Axes) -> MapBody:
+def _rows(context: Context, op: Op, axes: Axes) -> MapBody:
     (name,) = op.inputs
-    inner = shape.innermost
-    loops, offset = loops_over(
-        context, name, [a for a in shape.reduced if a != inner], shape.extents
-    )
-    count = text(shape.extents[inner]) if inner >= 0 else "1"
-    accumulator = accumulator_type(op)
+    inner = axes.innermost
+    loops, offset = for_loops(context, name, [a for a in axes.reduced if a != inner], axes)
+    count = text(axes.extents[inner]) if inner >= 0 else "1"
     code = [
-        f"dfc::RowReduction<dfc::{operation(op)}, {accumulator}> total;",
+        f"dfc::RowReduction<dfc::{operation(op)}, {accumulator_type(op)}> total;",
         f"{loops}total.add(_x + {offset}, {count});",
-        f"_o = {result_of(op, shape, 'total.value()')};",
+        f"_o = {result_of(op, axes, 'total.value()')};",
     ]
-    begin, position = positions(op, shape)
+    return reduction_body(context, op, axes, code)
+
+
+def reduction_body(context: Context, op: Op, axes: Axes, code: Sequence[str]) -> MapBody:
+    """A map over the results of a reduction.
+
+    Args:
+        context: where to.
+        op: the reduction.
+        axes: its axes.
+        code: lines of C++ that give ``_o`` the result, from the first element ``*_x``.
+    """
+    (name,) = op.inputs
+    begin, position = positions(op, axes)
     return MapBody(
         label=op.kind,
-        ranges=[(f"_i{a}", shape.extents[a]) for a in shape.kept],
-        reads=[pointer(context, "_x", context.array(name), begin, shape.reduced)],
+        ranges=[(parameter(a), axes.extents[a]) for a in axes.kept],
+        reads=[pointer(context, "_x", context.array(name), begin, axes.reduced)],
         writes=[Access("_o", context.array(op.result), unit_range(*position))],
         code="\n".join(code),
-        work=product(shape.extents),
+        work=product(axes.extents),
     )
 
 
-def _columns(context: Context, op: Op, shape: Axes) -> MapBody:
+def _columns(context: Context, op: Op, axes: Axes) -> MapBody:
     (name,) = op.inputs
-    inner = shape.innermost
+    inner = axes.innermost
     accumulator = accumulator_type(op)
     block = 4 * context.cpu.vector_bytes // _BYTES[accumulator]
-    extent = shape.extents[inner]
-    loops, offset = loops_over(context, name, shape.reduced, shape.extents)
-    begin, position = positions(op, shape)
-    width = f"std::min<int64_t>({block}, {text(extent)} - {text(begin[inner] * block)})"
-    begin[inner] = begin[inner] * block
+    loops, offset = for_loops(context, name, axes.reduced, axes)
+    begin, position = positions(op, axes)
     out_axis = result_axes(op, context.type(name).rank)[inner]
+    begin[inner] = begin[inner] * block
     position[out_axis] = position[out_axis] * block
+    width = f"std::min<int64_t>({block}, {text(axes.extents[inner])} - {text(begin[inner])})"
     stride = text(context.stride(op.result, out_axis))
     code = [
         f"dfc::ColumnReduction<dfc::{operation(op)}, {accumulator}> total;",
         f"const int width = int({width});",
         f"{loops}total.add(_x + {offset}, width);",
         "for (int j = 0; j < width; ++j) "
-        f"_o[j * {stride}] = {result_of(op, shape, 'total.value(j)')};",
+        f"_o[j * {stride}] = {result_of(op, axes, 'total.value(j)')};",
     ]
-    ranges = [
-        (f"_i{a}", ceil_div(shape.extents[a], block) if a == inner else shape.extents[a])
-        for a in shape.kept
-    ]
+    blocks = {inner: ceil_div(axes.extents[inner], block)}
+    walked = (*axes.reduced, inner)
     return MapBody(
         label=op.kind,
-        ranges=ranges,
-        reads=[
-            pointer(context, "_x", context.array(name), begin, (*shape.reduced, inner)),
-        ],
+        ranges=[(parameter(a), blocks.get(a, axes.extents[a])) for a in axes.kept],
+        reads=[pointer(context, "_x", context.array(name), begin, walked)],
         writes=[pointer(context, "_o", context.array(op.result), position, (out_axis,))],
         code="\n".join(code),
-        work=product(shape.extents),
+        work=product(axes.extents),
     )
 
 
-def loops_over(context: Context, name: str, axes: list[int], extents: list[Any]) -> tuple[str, str]:
-    """C++ loops over reduced axes, and the offset of their elements."""
-    heads = "".join(f"for (int64_t _r{a} = 0; _r{a} < {text(extents[a])}; ++_r{a}) " for a in axes)
-    terms = [f"_r{a} * ({text(context.stride(name, a))})" for a in axes]
+def for_loops(context: Context, name: str, walked: Sequence[int], axes: Axes) -> tuple[str, str]:
+    """C++ loops over the axes `walked` of the operand, and the offset of their elements."""
+    ends = [(a, text(axes.extents[a])) for a in walked]
+    heads = "".join(f"for (int64_t _r{a} = 0; _r{a} < {end}; ++_r{a}) " for a, end in ends)
+    terms = [f"_r{a} * ({text(context.stride(name, a))})" for a in walked]
     return heads, " + ".join(terms) or "0"
 
 
-def positions(op: Op, shape: Axes) -> tuple[list[Any], list[Any]]:
+def positions(op: Op, axes: Axes) -> tuple[list[Any], list[Any]]:
     """The first element of the input and the element of the result of a map iteration."""
-    rank = len(shape.extents)
-    begin = [symbol(f"_i{a}") if a in shape.kept else 0 for a in range(rank)]
-    axes = result_axes(op, rank)
-    position: list[Any] = [0] * max(op.type.rank, 1)
-    for a in shape.kept:
-        position[axes[a]] = begin[a]
-    return begin or [0], position
+    rank = len(axes.extents)
+    begin = [symbol(parameter(a)) if a in axes.kept else 0 for a in range(rank)]
+    place = result_axes(op, rank)
+    position: list[Any] = [0] * op.type.rank
+    for a in axes.kept:
+        position[place[a]] = begin[a]
+    return begin, position
 
 
 def result_axes(op: Op, rank: int) -> dict[int, int]:
@@ -171,7 +188,11 @@ def result_axes(op: Op, rank: int) -> dict[int, int]:
 
 
 def operation(op: Op) -> str:
-    """The combining operation, as the kernels call it."""
+    """The combining operation, as the kernels call it.
+
+    Raises:
+        UnsupportedError: if it has no meaning for truth values.
+    """
     if op.type.dtype is not DType.BOOL:
         return _OPERATIONS[op.kind]
     if op.kind not in _BOOLEAN:
@@ -189,53 +210,58 @@ def accumulator_type(op: Op) -> str:
     return compute_type(dtype)
 
 
-def result_of(op: Op, shape: Axes, value: str) -> str:
+def result_of(op: Op, axes: Axes, value: str) -> str:
     """C++ of the element that is stored for a reduced value."""
     if op.kind == "reduce_mean":
-        count = text(product(shape.extents[a] for a in shape.reduced))
+        count = text(product(axes.extents[a] for a in axes.reduced))
         value = f"{value} / {accumulator_type(op)}({count})"
     return f"{stored_type(op.type.dtype)}({value})"
 
 
 def lower_argmax(context: Context, op: Op) -> None:
     """One row function for each result."""
-    (name,) = op.inputs
-    source = context.type(name)
-    axis = normalize_axis(int(op.attr("axis")), source.rank)
-    kept = [a for a in range(source.rank) if a != axis and not is_one(source.shape[a])]
-    extents = [expression(dim) for dim in source.shape]
-    begin = [symbol(f"_i{a}") if a in kept else 0 for a in range(source.rank)]
-    keep, stride = bool(op.attr("keepdims", False)), text(context.stride(name, axis))
-    position = [i for a, i in enumerate(begin) if a != axis or keep]
     context.include(HEADER)
-    body = MapBody(
-        label="argmax",
-        ranges=[(f"_i{a}", extents[a]) for a in kept],
-        reads=[pointer(context, "_x", context.array(name), begin, (axis,))],
-        writes=[Access("_o", context.array(op.result), unit_range(*(position or [0])))],
-        code=f"_o = dfc::argmax_row(_x, {stride}, {text(extents[axis])});",
-        work=product(extents) * 2,
-    )
+    body = argmax_body(context, op, f"_o = {argmax_call(context, op)};")
     add_map(context, context.new_state(op), body)
     context.record(KernelRecord(op, "dace-map + row function", "greatest value, then its position"))
 
 
+def argmax_call(context: Context, op: Op) -> str:
+    """C++ of the position of the greatest element of the row behind ``_x``."""
+    (name,) = op.inputs
+    axis = normalize_axis(int(op.attr("axis")), context.type(name).rank)
+    length = text(expression(context.type(name).shape[axis]))
+    return f"dfc::argmax_row(_x, {text(context.stride(name, axis))}, {length})"
+
+
+def argmax_body(context: Context, op: Op, code: str) -> MapBody:
+    """A map over the rows of the operand; `code` gives ``_o`` the position in one."""
+    (name,) = op.inputs
+    source = context.type(name)
+    axis = normalize_axis(int(op.attr("axis")), source.rank)
+    rows = loops_over(source, [a for a in range(source.rank) if a != axis])
+    keep = bool(op.attr("keepdims", False))
+    position = [i for a, i in enumerate(rows.index) if a != axis or keep]
+    return MapBody(
+        label=op.kind,
+        ranges=rows.ranges,
+        reads=[pointer(context, "_x", context.array(name), rows.index, (axis,))],
+        writes=[Access("_o", context.array(op.result), unit_range(*position))],
+        code=code,
+        work=element_count(source.shape) * 2,
+    )
+
+
 def lower_cumsum(context: Context, op: Op) -> None:
     """One row at a time, in order."""
-    (name,) = op.inputs
-    axis = normalize_axis(int(op.attr("axis")), op.type.rank)
-    extents = [expression(dim) for dim in op.type.shape]
-    kept = [a for a in range(op.type.rank) if a != axis and not is_one(op.type.shape[a])]
-    begin = [symbol(f"_i{a}") if a in kept else 0 for a in range(op.type.rank)]
-    strides = [text(context.stride(n, axis)) for n in (op.result, name)]
     context.include(HEADER)
-    body = MapBody(
-        label="cumsum",
-        ranges=[(f"_i{a}", extents[a]) for a in kept],
-        reads=[pointer(context, "_x", context.array(name), begin, (axis,))],
-        writes=[pointer(context, "_o", context.array(op.result), begin, (axis,))],
-        code=f"dfc::cumsum_row(_o, {strides[0]}, _x, {strides[1]}, {text(extents[axis])});",
-        work=product(extents) * 4,
-    )
-    add_map(context, context.new_state(op), body)
+    add_map(context, context.new_state(op), cumsum_body(context, op))
     context.record(KernelRecord(op, "dace-map + row function", "a running sum is serial"))
+
+
+def cumsum_body(context: Context, op: Op) -> MapBody:
+    """The row functions of a running sum."""
+    axis = normalize_axis(int(op.attr("axis")), op.type.rank)
+    to, source = (text(context.stride(name, axis)) for name in (op.result, *op.inputs))
+    length = text(expression(op.type.shape[axis]))
+    return row_body(context, op, axis, f"dfc::cumsum_row(_o, {to}, _x, {source}, {length});", 4)

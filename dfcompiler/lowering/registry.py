@@ -5,36 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dfcompiler.errors import InternalError
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering import indexing, movement, normalization, reduction, rotary
 from dfcompiler.lowering.attention import lower_attention
 from dfcompiler.lowering.attention_bf16 import is_bf16_attention, lower_bf16_attention
 from dfcompiler.lowering.backend import Lowering
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.elementwise import ELEMENTWISE, lower_elementwise
+from dfcompiler.lowering.elementwise import lower_elementwise
 from dfcompiler.lowering.matmul import lower_linear, lower_matmul
 from dfcompiler.lowering.matmul_bf16 import is_bf16_product, lower_bf16_product, lower_cast
+from dfcompiler.lowering.portable import PORTABLE, by_kernel
 from dfcompiler.lowering.row import lower_row
-
-
-def lower_fused(context: Context, op: Op) -> None:
-    """A fused operator by the kernel that its pass made it for."""
-    by_kernel(FUSED_KERNELS, op)(context, op)
-
-
-def by_kernel(kernels: Mapping[str, Lowering], op: Op) -> Lowering:
-    """The one of `kernels` that a fused operator was made for.
-
-    Raises:
-        InternalError: if it is not among them.
-    """
-    kernel = str(op.attr("kernel", ""))
-    if kernel not in kernels:
-        raise InternalError(
-            f"{op.result} is fused for the kernel {kernel!r}, which the lowering does not have"
-        )
-    return kernels[kernel]
 
 
 def lower_attention_of(context: Context, op: Op) -> None:
@@ -53,22 +34,12 @@ def lower_product(context: Context, op: Op) -> None:
         lower_matmul(context, op)
 
 
-FUSED_KERNELS: Mapping[str, Lowering] = MappingProxyType(
-    {"elementwise": lower_elementwise, "linear": lower_product, "row": lower_row}
-)
-
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
-        **dict.fromkeys(ELEMENTWISE, lower_elementwise),
-        **dict.fromkeys(
-            ("copy", "expand", "slice", "constant", "dim", "iota"), movement.lower_indexed
-        ),
+        **PORTABLE,
         "reshape": movement.lower_reshape,
         "transpose": movement.lower_transpose,
-        "concat": movement.lower_concat,
-        "pad": movement.lower_pad,
         "gather": indexing.lower_gather,
-        "take_along": indexing.lower_take_along,
         "index_copy": indexing.lower_index_copy,
         **dict.fromkeys(reduction.REDUCTIONS, reduction.lower_reduction),
         "argmax": reduction.lower_argmax,
@@ -80,6 +51,8 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "matmul": lower_product,
         "cast": lower_cast,
         "attention": lower_attention_of,
-        "fused": lower_fused,
+        "fused": by_kernel(
+            {"elementwise": lower_elementwise, "linear": lower_product, "row": lower_row}
+        ),
     }
 )

@@ -10,15 +10,15 @@ from typing import Any
 
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
-from dfcompiler.ir.types import DType
+from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.elementwise import is_one
-from dfcompiler.lowering.indexing import checked_position
+from dfcompiler.lowering.indexing import checked_position, report
+from dfcompiler.lowering.loops import loops_over
 from dfcompiler.lowering.lowered import KernelRecord
-from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer, whole
+from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer
 from dfcompiler.lowering.normalization import HEADER, NORM_WORK, norm_call
 from dfcompiler.lowering.scalars import compute_type, cost, literal, scalar_expression
-from dfcompiler.lowering.symbolic import expression, product, symbol, text, unit_range
+from dfcompiler.lowering.symbolic import element_count, expression, is_one, text, unit_range
 
 
 def lower_row(context: Context, op: Op) -> None:
@@ -27,30 +27,10 @@ def lower_row(context: Context, op: Op) -> None:
     Raises:
         UnsupportedError: if a row is not contiguous, or the region holds anything else.
     """
-    *before, norm = op.region
-    row = Row(context, op)
-    for inner in before:
-        row.add(inner)
+    body = Row(context, op).body()
     context.include(HEADER)
-    call, parameters = norm_call(context, norm, "_o")
-    lines = [*row.heads, "#pragma GCC ivdep", f"for (int64_t _j = 0; _j < {row.count}; ++_j) {{"]
-    lines += [f"  {line}" for line in row.lines]
-    lines += [f"  _o[_j] = {row.names[norm.inputs[0]]};", "}", call]
-    writes = [pointer(context, "_o", context.array(op.result), row.begin, (op.type.rank - 1,))]
-    if row.gathers:
-        writes.append(whole(context, "_report", context.status()))
-    extents = [expression(dim) for dim in op.type.shape]
-    work = sum(map(cost, before)) + NORM_WORK
-    body = MapBody(
-        label=norm.kind,
-        ranges=[(f"_i{a}", extents[a]) for a in row.kept],
-        reads=[*row.reads, *parameters],
-        writes=writes,
-        code="\n".join(lines),
-        work=product(extents) * work,
-    )
     add_map(context, context.new_state(op), body)
-    kinds = f"{len(before)} operators and a normalization, a row at a time"
+    kinds = f"{len(op.region) - 1} operators and a normalization, a row at a time"
     context.record(KernelRecord(op, "dace-map + row function", kinds))
 
 
@@ -59,28 +39,64 @@ class Row:
 
     Attributes:
         dtypes: element types that it reads.
+        made: C++ of the row that is normalized.
+        rows: loops over the rows.
         names: C++ expressions of the values, at the element.
-        heads: lines in front of the loop.
-        lines: lines in the loop.
+        types: the types of the values.
+        heads: lines in front of the loop over the elements.
+        lines: lines in it.
         reads: what the tasklet reads.
+        gathers: how many operators read positions from an index.
     """
 
     dtypes: tuple[DType, ...] = (DType.F32, DType.F64)
+    made = "_o"
 
     def __init__(self, context: Context, op: Op) -> None:
         self.context, self.op = context, op
-        rank = op.type.rank
-        self.kept = [a for a in range(rank - 1) if not is_one(op.type.shape[a])]
-        self.begin: list[Any] = [symbol(f"_i{a}") if a in self.kept else 0 for a in range(rank)]
-        self.count = text(expression(op.type.shape[-1]))
+        self.rows = loops_over(op.type, range(op.type.rank - 1))
         self.names: dict[str, str] = {}
-        self.types = {name: context.type(name) for name in op.inputs}
+        self.types: dict[str, TensorType] = {name: context.type(name) for name in op.inputs}
         self.heads: list[str] = []
         self.lines: list[str] = []
         self.reads: list[Access] = []
         self.gathers = 0
         if not context.is_contiguous(op.result):
             raise self.unsupported(f"{op.result} is not contiguous")
+
+    def body(self) -> MapBody:
+        """The map over the rows; its tasklet makes one and normalizes it.
+
+        Raises:
+            UnsupportedError: if a row is not contiguous, or the region holds anything else.
+        """
+        *before, norm = self.op.region
+        for inner in before:
+            self.add(inner)
+        value = self.value(norm.inputs[0])
+        call, parameters = norm_call(self.context, norm, self.made)
+        result, last = self.context.array(self.op.result), self.op.type.rank - 1
+        writes = [pointer(self.context, "_o", result, self.rows.index, (last,))]
+        if self.gathers:
+            writes.append(report(self.context))
+        return MapBody(
+            label=norm.kind,
+            ranges=self.rows.ranges,
+            reads=[*self.reads, *parameters],
+            writes=writes,
+            code="\n".join([*self.heads, *self.loop(value), call]),
+            work=element_count(self.op.type.shape) * (sum(map(cost, before)) + NORM_WORK),
+        )
+
+    def loop(self, value: str) -> list[str]:
+        """The lines that make a row of which each element is `value`."""
+        return [
+            "#pragma GCC ivdep",
+            f"for (int64_t _j = 0; _j < {text(expression(self.op.type.shape[-1]))}; ++_j) {{",
+            *(f"  {line}" for line in self.lines),
+            f"  _o[_j] = {value};",
+            "}",
+        ]
 
     def add(self, inner: Op) -> None:
         """Emits one operator of the region."""
@@ -102,7 +118,7 @@ class Row:
         """The element of an operand, or the only one of its row."""
         if name not in self.names:
             shape = self.types[name].shape
-            tail = self.begin[len(self.begin) - len(shape) :]
+            tail = self.rows.index[self.op.type.rank - len(shape) :]
             begin = [0 if is_one(dim) else i for dim, i in zip(shape, tail, strict=True)]
             row = self.pointer(name, begin, (len(shape) - 1,))
             along = bool(shape) and not is_one(shape[-1])
@@ -122,8 +138,8 @@ class Row:
         data, index = inner.inputs
         table = self.pointer(data, [0, 0], (0, 1))
         number, self.gathers = self.gathers, self.gathers + 1
-        position = Access(f"_k{number}", self.context.array(index), unit_range(*self.begin[:-1]))
-        self.reads.append(position)
+        place = unit_range(*self.rows.index[:-1])
+        self.reads.append(Access(f"_k{number}", self.context.array(index), place))
         at = checked_position(self.context, inner, data, 0, f"_k{number}")
         step = text(self.context.stride(data, 0))
         self.heads.append(f"const auto* _g{number} = {table} + {at} * {step};")
@@ -138,7 +154,6 @@ class Row:
         if row and text(self.context.stride(name, tensor.rank - 1)) != "1":
             raise self.unsupported(f"the rows of {name} are not contiguous")
         connector = f"_x{len(self.reads)}"
-        begin = begin or [0]
         axes = tuple(axis for axis in axes if axis >= 0)
         self.reads.append(pointer(self.context, connector, self.context.array(name), begin, axes))
         return connector

@@ -11,7 +11,7 @@ from dace.codegen.targets.cpp import sym2cpp
 from dace.symbolic import int_ceil, int_floor
 from dace.symbolic import symbol as dace_symbol
 
-from dfcompiler.ir.dims import Dim
+from dfcompiler.ir.dims import Dim, Shape
 
 _PREFIX = "sym_"
 
@@ -67,8 +67,8 @@ def text(value: Any) -> str:
 
 
 def unit_range(*indices: Any) -> subsets.Range:
-    """The subset with one index on each axis."""
-    return subsets.Range([(index, index, 1) for index in indices])
+    """The subset with one index on each axis; the only element of an array of rank 0."""
+    return subsets.Range([(index, index, 1) for index in indices or (0,)])
 
 
 def full_range(shape: Any) -> subsets.Range:
@@ -82,6 +82,11 @@ def product(values: Any) -> Any:
     for value in values:
         total = total * value
     return total
+
+
+def element_count(shape: Shape) -> Any:
+    """How many elements a tensor of this shape has."""
+    return product(map(expression, shape))
 
 
 def contraction_work(elements: Any, rows: Any) -> Any:
@@ -110,3 +115,8 @@ def ceil_div(value: Any, divisor: int) -> Any:
 def is_static(value: Any) -> bool:
     """Whether an extent is a number."""
     return isinstance(value, int) or bool(value.is_Integer)
+
+
+def is_one(dim: Dim) -> bool:
+    """Whether a dimension is the integer 1; a symbol is taken not to be."""
+    return isinstance(dim, int) and dim == 1

@@ -14,13 +14,10 @@ from __future__ import annotations
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.cuda.normalization import HEADER, KERNELS, add_rows
+from dfcompiler.lowering.cuda.normalization import HEADER, KERNELS, add_normalized_rows
 from dfcompiler.lowering.cuda.threads import LOAD_BYTES
-from dfcompiler.lowering.maps import MapBody, pointer, whole
-from dfcompiler.lowering.normalization import NORM_WORK, norm_call
 from dfcompiler.lowering.row import Row
-from dfcompiler.lowering.scalars import compute_type, cost
-from dfcompiler.lowering.symbolic import expression, product
+from dfcompiler.lowering.scalars import compute_type
 
 
 def lower_row(context: Context, op: Op) -> None:
@@ -29,39 +26,10 @@ def lower_row(context: Context, op: Op) -> None:
     Raises:
         UnsupportedError: if a row is not contiguous, or the region holds anything else.
     """
-    *before, norm = op.region
-    row = PackedRow(context, op)
-    for inner in before:
-        row.add(inner)
+    body = PackedRow(context, op).body()
     context.include(context.backend.scalars)
     context.include(HEADER, KERNELS)
-    value = row.value(norm.inputs[0])
-    call, parameters = norm_call(context, norm, "_row")
-    lines = [
-        *row.heads,
-        "const auto _row = [&](auto& _v, int64_t _first, int _count) {",
-        *(f"  {line}" for line in row.loads),
-        "#pragma unroll",
-        f"  for (int _e = 0; _e < {row.pack}; ++_e) {{",
-        *(f"    {line}" for line in row.lines),
-        f"    _v[_e] = {value};",
-        "  }",
-        "};",
-        call,
-    ]
-    writes = [pointer(context, "_o", context.array(op.result), row.begin, (op.type.rank - 1,))]
-    if row.gathers:
-        writes.append(whole(context, "_report", context.status()))
-    extents = [expression(dim) for dim in op.type.shape]
-    body = MapBody(
-        label=norm.kind,
-        ranges=[(f"_i{a}", extents[a]) for a in row.kept],
-        reads=[*row.reads, *parameters],
-        writes=writes,
-        code="\n".join(lines),
-        work=product(extents) * (sum(map(cost, before)) + NORM_WORK),
-    )
-    add_rows(context, op, body, f"{len(before)} operators and a normalization: ")
+    add_normalized_rows(context, op, body, f"{len(op.region) - 1} operators and a normalization: ")
 
 
 class PackedRow(Row):
@@ -73,11 +41,25 @@ class PackedRow(Row):
     """
 
     dtypes = (DType.F32, DType.F64, DType.F16, DType.BF16)
+    made = "_row"
 
     def __init__(self, context: Context, op: Op) -> None:
         super().__init__(context, op)
         self.pack = LOAD_BYTES // op.type.dtype.bytes
         self.loads: list[str] = []
+
+    def loop(self, value: str) -> list[str]:
+        """The function that makes a pack of a row, for the threads of its block to call."""
+        return [
+            f"const auto {self.made} = [&](auto& _v, int64_t _first, int _count) {{",
+            *(f"  {line}" for line in self.loads),
+            "#pragma unroll",
+            f"  for (int _e = 0; _e < {self.pack}; ++_e) {{",
+            *(f"    {line}" for line in self.lines),
+            f"    _v[_e] = {value};",
+            "  }",
+            "};",
+        ]
 
     def element(self, row: str, name: str) -> str:
         """An element of the pack that a line loads."""
