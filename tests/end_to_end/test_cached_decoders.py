@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -29,51 +30,24 @@ CONTEXT, LAYERS, NEW_TOKENS = 48, 4, 30
 PROMPT = [5, 17, 3, 88, 42]
 
 
-def llama() -> PreTrainedModel:
-    config = LlamaConfig(
-        vocab_size=101,
-        hidden_size=32,
-        intermediate_size=88,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return LlamaForCausalLM(config)
-
-
-def gpt2() -> PreTrainedModel:
-    config = GPT2Config(
-        vocab_size=101,
-        n_embd=32,
-        n_layer=LAYERS,
-        n_head=4,
-        n_positions=CONTEXT,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return GPT2LMHeadModel(config)
-
-
-def qwen3() -> PreTrainedModel:
-    config = Qwen3Config(
-        vocab_size=101,
-        hidden_size=32,
-        intermediate_size=88,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return Qwen3ForCausalLM(config)
-
-
-MODELS = {"llama": llama, "gpt2": gpt2, "qwen3": qwen3}
+SIZES = {"vocab_size": 101, "bos_token_id": 0, "eos_token_id": 0}
+GROUPED = {
+    **SIZES,
+    "hidden_size": 32,
+    "intermediate_size": 88,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": CONTEXT,
+}
+"""Sizes of decoders whose heads share keys and values in pairs."""
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(**SIZES, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=CONTEXT)
+    ),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=16)),
+}
 
 
 @cache
@@ -88,6 +62,11 @@ def program_of(name: str) -> Program:
     step = CachedStep(decoder(name), CONTEXT).eval()
     imported = import_module(step, example_inputs(), dynamic_shapes(CONTEXT), name=name)
     return MakeGenerationLoop().run(imported, lambda op, reason: None)
+
+
+@cache
+def optimized(name: str) -> Program:
+    return dfcompiler.optimize(program_of(name)).program
 
 
 @cache
@@ -121,7 +100,7 @@ def test_tokens_are_those_without_a_cache(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_prefill_and_decoding_are_loops_over_one_stack_of_caches(name: str) -> None:
-    program = dfcompiler.optimize(program_of(name)).program
+    program = optimized(name)
     updates = [op for op in program.ops() if "part" in op.attrs]
     assert len(updates) == 4, "keys and values, in the loop of the prompt and in that of decoding"
     assert len({op.result for op in updates}) == 2
@@ -134,7 +113,7 @@ def test_prefill_and_decoding_are_loops_over_one_stack_of_caches(name: str) -> N
 
 @pytest.mark.parametrize("name", MODELS)
 def test_attention_reads_the_caches_in_place(name: str) -> None:
-    program = dfcompiler.optimize(program_of(name)).program
+    program = optimized(name)
     long = [op for op in program.ops() if CONTEXT in op.type.shape and op.type.dtype.is_float]
     views = {op.kind for op in long if op.attr("alias", False)}
     assert {op.kind for op in long} == views | {"index_copy"}, "no copy is as long as the context"

@@ -16,6 +16,15 @@ from dfcompiler.ir import interpret, parse
 from dfcompiler.lowering import lower
 from dfcompiler.lowering.backends import CUDA
 from dfcompiler.target import parse_target
+from tests.control_cases import (
+    CASES,
+    LOOKUP,
+    STORE,
+    UNTIL,
+    check,
+    check_bad_lookup,
+    check_bad_store,
+)
 from tests.cuda_emulation import emulated_model, toolkit
 from tests.tolerances import assert_close
 
@@ -32,62 +41,6 @@ program moves(B, S) {
     %2: f32[B, S, 7, 64] = add %0, %1
     @y: f32[B, 7, S, 64] = transpose %2 {perm = [0, 2, 1, 3]}
     @z: bf16[B, S, 7, 64] = cast %2 {to = bf16}
-  }
-}
-"""
-LOOP = """
-program countdown() {
-  input  @x: f32[8]
-  output @y: f32[8]
-  temp   @done: bool[]
-  state begin {
-    @y: f32[8] = copy @x
-  }
-  loop steps for i in 0..9 until @done {
-    state halve {
-      %0: f32[] = constant {value = 0.5}
-      @y: f32[8] = mul @y, %0
-      %1: f32[] = reduce_max @y {axes = [0]}
-      %2: f32[] = constant {value = 1.0}
-      @done: bool[] = less %1, %2
-    }
-  }
-}
-"""
-
-
-BRANCH = """
-program choice(N) {
-  input  @c: bool[]
-  input  @d: bool[]
-  input  @x: f32[N]
-  output @y: f32[N]
-  branch outer if @c {
-    state positive {
-      @y: f32[N] = abs @x
-    }
-  } else {
-    branch inner if @d {
-      state negative {
-        @y: f32[N] = neg @x
-      }
-    } else {
-      state same {
-        @y: f32[N] = copy @x
-      }
-    }
-  }
-}
-"""
-CACHE = """
-program cache() {
-  input  @x: f32[4, 3]
-  input  @at: i64[4]
-  persist @kept: f32[5, 3]
-  output @y: f32[5, 3]
-  state main {
-    @kept: f32[5, 3] = index_copy @kept, @at, @x {axis = 0}
-    @y: f32[5, 3] = copy @kept
   }
 }
 """
@@ -144,36 +97,21 @@ def test_shared_kernels_get_their_own_arguments() -> None:
 
 def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:
     assert "Synchronize" not in generated(MOVES).code
-    frame = generated(LOOP).code
+    frame = generated(UNTIL).code
     assert frame.count("cudaStreamSynchronize(") == 1
     assert "if (host_flag0)" in frame
 
 
 @pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
-def test_a_loop_ends_when_its_flag_says_so() -> None:
-    x = np.array([1, -2, 3, 5, 7, 0, -9, 4], np.float32)
-    assert_close(emulated_model(LOOP).run({"x": x})["y"], x / 8)
+@pytest.mark.parametrize("name", CASES)
+def test_the_course_follows_the_data(name: str) -> None:
+    check(CASES[name], emulated_model(CASES[name].text))
 
 
 @pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
-@pytest.mark.parametrize(("c", "d"), [(True, False), (False, True), (False, False)])
-def test_the_host_takes_the_branch_that_the_device_chose(c: bool, d: bool) -> None:
-    inputs = {"c": np.array(c), "d": np.array(d), "x": np.array([1, -2, 3], np.float32)}
-    assert_close(emulated_model(BRANCH).run(inputs)["y"], interpret(parse(BRANCH), inputs)["y"])
-
-
-@pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
-def test_of_equal_indices_the_last_stays_and_a_bad_one_is_reported() -> None:
-    model = emulated_model(CACHE)
-    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
-    at = np.array([1, -1, 1, 4])
-    found = model.run({"x": rows, "at": at})["y"]
-    assert model.status[0] == 0
-    assert_close(found, np.stack([rows[0] * 0, rows[2], rows[0] * 0, rows[0] * 0, rows[3]]))
-    model.run({"x": rows, "at": np.array([1, 5, 2, 3])})
-    assert model.lowered.sites[model.status[0] - 1].format(value=model.status[1]) == (
-        "index_copy: index 5 is out of range for an axis of 5"
-    )
+def test_a_bad_index_is_reported_and_touches_nothing_outside() -> None:
+    check_bad_lookup(emulated_model(LOOKUP))
+    check_bad_store(emulated_model(STORE))
 
 
 def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +127,7 @@ def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90"])
-@pytest.mark.parametrize("text", [MOVES, LOOP], ids=["moves", "loop"])
+@pytest.mark.parametrize("text", [MOVES, UNTIL], ids=["moves", "until"])
 def test_nvcc_compiles_frame_and_kernels(text: str, target: str) -> None:
     gpu = parse_target(target)
     for unit in program_units(generated(text), gpu):

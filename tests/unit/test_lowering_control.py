@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 from compile_sdfg import Compiled
 
-from dfcompiler.errors import InternalError, UnsupportedError
+from dfcompiler.errors import InternalError
 from dfcompiler.ir import interpret, parse
 from dfcompiler.lowering import lower
 from dfcompiler.target import parse_target
+from tests.control_cases import (
+    CACHE,
+    CASES,
+    LOOKUP,
+    STORE,
+    check,
+    check_bad_lookup,
+    check_bad_store,
+)
 
 CPU = parse_target("cpu")
 RNG = np.random.default_rng(1)
@@ -79,88 +88,16 @@ def test_loops_nest_and_share_the_name_of_their_variable() -> None:
         np.testing.assert_array_equal(compiled.run({}, {"N": n})["y"], expected)
 
 
-UNTIL = """
-program until(N) {
-  input @limit: i64[]
-  output @count: i64[]
-  output @flag: bool[]
-  state start {
-    @count: i64[] = constant {value = 0}
-    @flag: bool[] = constant {value = true}
-  }
-  loop steps for t in 0..N until @flag {
-    state step {
-      %0: i64[] = constant {value = 1}
-      @count: i64[] = add @count, %0
-      @flag: bool[] = greater_equal @count, @limit
-    }
-  }
-}
-"""
+@pytest.mark.parametrize("name", CASES)
+def test_the_course_follows_the_data(name: str) -> None:
+    check(CASES[name], Compiled(CASES[name].text))
 
 
-def test_until_is_read_after_each_iteration_only() -> None:
-    compiled = Compiled(UNTIL)
-    for limit, sizes, expected in ((4, 10, 4), (-1, 10, 1), (50, 6, 6)):
-        inputs = {"limit": np.array(limit)}
-        found = compiled.run(inputs, {"N": sizes})
-        assert found["count"] == expected
-        assert interpret(compiled.program, inputs, symbols={"N": sizes})["count"] == expected
-
-
-def test_branch_takes_one_side() -> None:
-    compiled = Compiled(
-        """
-        program choose(N) {
-          input @c: bool[]
-          input @d: bool[]
-          input @x: f32[N]
-          output @y: f32[N]
-          branch outer if @c {
-            state positive {
-              @y: f32[N] = exp @x
-            }
-          } else {
-            branch inner if @d {
-              state negative {
-                @y: f32[N] = neg @x
-              }
-            } else {
-              state same {
-                @y: f32[N] = copy @x
-              }
-            }
-          }
-        }
-        """
-    )
-    x = normal(9)
-    for c, d, expected in ((1, 0, np.exp(x)), (0, 1, -x), (0, 0, x)):
-        inputs = {"c": np.array(bool(c)), "d": np.array(bool(d)), "x": x}
-        np.testing.assert_allclose(compiled.run(inputs)["y"], expected, rtol=1e-6)
-
-
-def test_persistent_cache_is_extended_in_place() -> None:
-    compiled = Compiled(
-        """
-        program cache(S) {
-          input @k: f32[2, S, 4]
-          input @at: i64[S]
-          persist @cache: f32[2, 6, 4]
-          output @all: f32[2, 6, 4]
-          state main {
-            @cache: f32[2, 6, 4] = index_copy @cache, @at, @k {axis = 1}
-            @all: f32[2, 6, 4] = copy @cache
-          }
-        }
-        """
-    )
-    assert len(compiled.lowered.kernels) == 2, "no copy of the cache in front of the update"
-    memory: dict[str, np.ndarray] = {}
-    for at in ([0, 1, 2], [3], [5, 4, 5]):
-        inputs = {"k": normal(2, len(at), 4), "at": np.array(at)}
-        expected = interpret(compiled.program, inputs, persistent=memory)["all"]
-        np.testing.assert_array_equal(compiled.run(inputs)["all"], expected)
+@pytest.mark.parametrize("target", ["cpu", "cuda:sm_90"])
+def test_a_persistent_cache_is_extended_in_place(target: str) -> None:
+    kernels = lower(parse(CACHE), parse_target(target)).kernels
+    assert [record.op.kind for record in kernels] == ["index_copy", "copy"]
+    assert kernels[0].reason == "in place: only the named slices"
 
 
 def test_each_layer_writes_its_part_of_a_stacked_cache() -> None:
@@ -319,37 +256,5 @@ def test_symbols_may_have_names_that_mean_something_elsewhere() -> None:
 
 
 def test_a_bad_index_is_reported_and_touches_nothing_outside() -> None:
-    compiled = Compiled(
-        """
-        program lookup(S) {
-          input @ids: i64[S]
-          input @table: f32[10, 4]
-          output @y: f32[S, 4]
-          state main {
-            @y: f32[S, 4] = gather @table, @ids {axis = 0} from "embeddings"
-          }
-        }
-        """
-    )
-    table = normal(10, 4)
-    found = compiled.run({"ids": np.array([9, -10, 10, 2]), "table": table})["y"]
-    np.testing.assert_array_equal(found, table[[9, 0, 0, 2]])
-    site, value = compiled.status
-    sentence = compiled.lowered.sites[site - 1].format(value=value)
-    assert sentence == "gather (embeddings): index 10 is out of range for an axis of 10"
-
-
-def test_operators_without_code_are_named_together() -> None:
-    program = parse(
-        """
-        program bools(N) {
-          input @x: bool[N]
-          output @y: bool[N]
-          state main {
-            @y: bool[N] = sub @x, @x from "odd"
-          }
-        }
-        """
-    )
-    with pytest.raises(UnsupportedError, match="sub of bool values has no meaning"):
-        lower(program, CPU)
+    check_bad_lookup(Compiled(LOOKUP))
+    check_bad_store(Compiled(STORE))
