@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations_with_replacement
 from math import ceil
 from typing import Any
 
@@ -105,7 +107,7 @@ def float_tile(name: str, rows: int, columns: int, thread: tuple[int, int], most
 
 
 def tensor_tile(
-    name: str, rows: int, columns: int, warp: tuple[int, int], stages: int
+    name: str, rows: int, columns: int, warp: tuple[int, int], stages: int, most: int = 128
 ) -> BlockTile:
     """A tile of `gemm_tensor.cuh` for 16-bit elements, with `warp` rows and columns in a warp.
 
@@ -114,7 +116,7 @@ def tensor_tile(
     depth, warps = 32, rows // warp[0] * (columns // warp[1])
     return BlockTile(
         name,
-        *(rows, columns, depth, stages, 32 * warps, 128),
+        *(rows, columns, depth, stages, 32 * warps, most),
         shared_bytes=stages * depth * (rows + columns) * 2,
         read_cycles=warps * 2 * sum(warp) / LINE_BYTES,
         issue=1,
@@ -145,6 +147,7 @@ TILES: dict[int, tuple[BlockTile, ...]] = {
     ),
     2: (
         vector_tile(2),
+        tensor_tile("WIDE", 128, 256, (64, 64), 4, 255),
         tensor_tile("LARGE", 128, 128, (64, 32), 4),
         tensor_tile("MEDIUM", 64, 64, (32, 32), 5),
         tensor_tile("FEW", 32, 128, (32, 32), 6),
@@ -253,13 +256,21 @@ def modelled(product: BlockProduct, tile: BlockTile, parts: int, target: CudaTar
     )
 
 
-def best_plan(product: BlockProduct, target: CudaTarget) -> Plan | None:
-    """The fewest parts and the first tile in about the least modelled time; None: no tile fits."""
+def best_plan(
+    product: BlockProduct, target: CudaTarget, tiles: Sequence[BlockTile] = ()
+) -> Plan | None:
+    """The fewest parts and the first tile in about the least modelled time; None: no tile fits.
+
+    Args:
+        product: of known extents.
+        target: the device.
+        tiles: those to choose among besides the matrix-vector kernel; none: all.
+    """
     order = TILES[product.element_bytes]
     times = {
         Plan(0, tile, parts): modelled(product, tile, parts, target).total
         for tile in order
-        if tile.resident(target) and (tile.name == "VECTOR") == (product.rows <= VECTOR_ROWS)
+        if _serves(tile, product, target) and (tile.name == "VECTOR" or not tiles or tile in tiles)
         for parts in splits(product, tile)
     }
     least = min(times.values(), default=0.0)
@@ -267,10 +278,13 @@ def best_plan(product: BlockProduct, target: CudaTarget) -> Plan | None:
     return min(near, key=lambda plan: (plan.parts, order.index(plan.tile)), default=None)
 
 
+@cache
 def plans_of(
-    family: BlockProduct, rows: Sequence[int], target: CudaTarget
+    family: BlockProduct, rows: tuple[int, ...], target: CudaTarget
 ) -> tuple[Plan, ...] | None:
     """A plan for each range of rows; one reaches as far as no other is worth its code.
+
+    Besides the matrix-vector kernel there are at most two tiles: each is a kernel to compile.
 
     Args:
         family: the product; its rows are not looked at.
@@ -280,16 +294,42 @@ def plans_of(
     Returns:
         The plans, the last for any number of rows; None where no tile fits.
     """
+    products = [replace(family, rows=most) for most in rows]
+    tiles = _two_tiles(products, target)
     found: list[Plan] = []
-    for most in rows:
-        product = replace(family, rows=most)
-        best = best_plan(product, target)
+    for product in products:
+        best = best_plan(product, target, tiles)
         if best is None:
             return None
         if found and _is_near(product, found[-1], best, target):
             best = found.pop()
-        found.append(replace(best, most_rows=most))
+        found.append(replace(best, most_rows=product.rows))
     return (*found[:-1], replace(found[-1], most_rows=0))
+
+
+def _two_tiles(products: Sequence[BlockProduct], target: CudaTarget) -> tuple[BlockTile, ...]:
+    """The two tiles with which products lose least against having all, on average."""
+    times = [
+        {
+            tile: min(modelled(product, tile, n, target).total for n in splits(product, tile))
+            for tile in TILES[product.element_bytes]
+            if _serves(tile, product, target)
+        }
+        for product in products
+        if product.rows > VECTOR_ROWS
+    ]
+    pairs = combinations_with_replacement(times[-1] if times else (), 2)
+
+    def loss(pair: tuple[BlockTile, ...]) -> float:
+        return sum(min(time[tile] for tile in pair) / min(time.values()) for time in times)
+
+    return min(pairs, key=loss, default=())
+
+
+def _serves(tile: BlockTile, product: BlockProduct, target: CudaTarget) -> bool:
+    """Whether a tile fits the target and is for so many rows."""
+    of_few = product.rows <= VECTOR_ROWS
+    return tile.resident(target) > 0 and (tile.name == "VECTOR") == of_few
 
 
 def _is_near(product: BlockProduct, plan: Plan, best: Plan, target: CudaTarget) -> bool:

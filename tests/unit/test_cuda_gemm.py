@@ -51,7 +51,10 @@ FUSED = {
 SHAPES = {
     "f32": ("FloatLarge", "FloatSmall"),
     "tf32": ("TensorLarge<float>", "TensorMedium<float>", "TensorFew<float>"),
-    "bf16": ("TensorLarge<__nv_bfloat16>", "TensorFew<__nv_bfloat16>"),
+    "bf16": (
+        *("TensorWide<__nv_bfloat16>", "TensorLarge<__nv_bfloat16>"),
+        "TensorFew<__nv_bfloat16>",
+    ),
     "f16": ("TensorMedium<__half>",),
 }
 HEAD = r"""#include "cuda/gemm.cuh"

@@ -169,13 +169,18 @@ cudaError_t run_aligned(cudaStream_t stream, const Gemm<T>& p, long multiprocess
   constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
   using Large = std::conditional_t<exact, FloatLarge, TensorLarge<T>>;
   using Medium = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
-  constexpr unsigned TILES = FEW | MEDIUM | LARGE;
+  constexpr unsigned TILES = FEW | MEDIUM | LARGE | WIDE;
   const bool planned = (p.plan.tile & TILES) != 0;
   const unsigned tile = planned ? p.plan.tile : usual_tile<Large, T, kernels>(p, multiprocessors);
   if constexpr (!exact && (kernels & FEW) != 0) {
     if (tile == FEW)
       return run_tiles<TensorFew<T>, T, activation, residual, kernels>(
           stream, p, 4 * multiprocessors, along_b);
+  }
+  if constexpr (sizeof(T) == 2 && (kernels & WIDE) != 0) {
+    if (tile == WIDE)
+      return run_tiles<TensorWide<T>, T, activation, residual, kernels>(stream, p, multiprocessors,
+                                                                        along_b);
   }
   if constexpr ((kernels & LARGE) != 0) {
     if (tile == LARGE)

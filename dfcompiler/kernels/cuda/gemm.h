@@ -18,10 +18,11 @@ enum class Floats { exact, tf32 };
 //   WIDTH, DEPTH: n or k of B contiguous and aligned.
 //   ELEMENTS: any strides and alignment.
 //   VECTOR: at most 8 rows, no tiles.
-//   FEW, MEDIUM, LARGE: tiles of 32 × 128 (not of exact floats), 64 × 64 and 128 × 128.
+//   FEW, MEDIUM, LARGE, WIDE: tiles of 32 × 128 (not of exact floats), 64 × 64, 128 × 128, and
+//   128 × 256 (16-bit types, for a plan only).
 inline constexpr unsigned WIDTH = 1, DEPTH = 2, ELEMENTS = 4;
-inline constexpr unsigned VECTOR = 8, FEW = 16, MEDIUM = 32, LARGE = 64;
-inline constexpr unsigned MANY = MEDIUM | LARGE, ALL_KERNELS = 127;
+inline constexpr unsigned VECTOR = 8, FEW = 16, MEDIUM = 32, LARGE = 64, WIDE = 128;
+inline constexpr unsigned MANY = MEDIUM | LARGE, ALL_KERNELS = 255;
 
 // What a compiler chose for a product: VECTOR or a tile, and among how many blocks k is split.
 // Without a choice (0) the rows and the multiprocessors of the device decide.

@@ -10,6 +10,7 @@
 //      BK        └────┴────┴──────┘
 //
 //   shape   BM × BN   warp      threads  stages  shared bytes  flops a byte of L2
+//   wide    128 × 256 64 × 64   256      4       98,304        85 (planned only, 16-bit types)
 //   large   128 × 128 64 × 32   256      4       65,536        64
 //   medium   64 × 64  32 × 32   128      5       40,960        32
 //   few      32 × 128 32 × 32   128      6       61,440        26 (weights are read once: M ≤ 32)
@@ -22,7 +23,8 @@
 // registers of a multiprocessor; their shared memory, 128 KB, fits an A100's 163 KB too. At 64
 // flops a byte an L2 of 5 TB/s would feed 320 TFLOP/s, an A100's rate; an H200's needs the reuse
 // between neighbouring tiles in the order of `TilePlace::of_block` and wgmma.
-// As compiled: 120 to 128 registers a thread, 98 to 100 for elements, no spills.
+// Wide: 128 sums a thread, one block a multiprocessor; warps read a third less for a multiply-add.
+// As compiled: 120 to 128 registers a thread, 243 to 252 wide, 98 to 100 for elements, no spills.
 #pragma once
 
 #include "gemm_finish.cuh"
@@ -38,9 +40,11 @@ struct TensorShape {
   static constexpr int THREADS = BM / WM * (BN / WN) * 32;
   static constexpr int SHARED_BYTES = STAGES * ROW_BYTES * (BM + BN);
   // Blocks that are to fit the registers of a multiprocessor.
-  static constexpr int RESIDENT = 512 / THREADS;
+  static constexpr int RESIDENT = (WM * WN > 2048 ? 256 : 512) / THREADS;
 };
 
+template <class T>
+using TensorWide = TensorShape<T, 128, 256, 64, 64, 4>;
 template <class T>
 using TensorLarge = TensorShape<T, 128, 128, 64, 32, 4>;
 template <class T>

@@ -51,7 +51,7 @@ def kernels_of(
         "ELEMENTS": not aligned,
     }
     tiles = {plan.tile.name for plan in plans} or _usual_tiles(context, op, problem)
-    found |= {name: name in tiles for name in ("VECTOR", "FEW", "MEDIUM", "LARGE")}
+    found |= {name: name in tiles for name in ("VECTOR", "FEW", "MEDIUM", "LARGE", "WIDE")}
     return " | ".join(_SPACE + name for name, needed in found.items() if needed)
 
 
