@@ -44,6 +44,9 @@ static char *map_weights(const char *given) {
       fail(MODEL(BAD_WEIGHTS), "weights file %s belongs to another model or version", path);
       munmap(mapped, size_t(kWeightBytes));
     } else {
+#ifdef MADV_HUGEPAGE
+      madvise(mapped, size_t(kWeightBytes), MADV_HUGEPAGE);  // read in large pages if it can be
+#endif
       base = (char *)mapped;
     }
   }
