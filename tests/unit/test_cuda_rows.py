@@ -20,6 +20,7 @@ SOURCE = r"""
 #include "cuda/launch.h"
 #include "cuda/reduction.h"
 #include "cuda/rotary.h"
+#include "cuda/rows.h"
 using namespace dfc;
 
 #define ROWS(name, T, ...)                                                                   \

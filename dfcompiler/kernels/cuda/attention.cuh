@@ -30,33 +30,15 @@ namespace flash {
 
 inline constexpr int MERGE_THREADS = 128;
 
-template <class Kernel, class T, class M>
-__global__ void __launch_bounds__(Kernel::THREADS)
-    attend(const __grid_constant__ Attention<T, M> p, const __grid_constant__ Split split,
-           int tiles) {
+template <class Products, class M, bool CAUSAL>
+__global__ void __launch_bounds__(Products::THREADS)
+    attend(const __grid_constant__ Attention<typename Products::Element, M> p,
+           const __grid_constant__ Split split, int tiles) {
   // The last rows see most keys if something hides the others: their blocks start first.
   const int tile = tiles - 1 - int(blockIdx.x) % tiles;
-  typename Kernel::template Work<T, M> work(p, split, tile, int(blockIdx.x) / tiles);
+  TiledAttention<Products, M, CAUSAL> work(p, split, tile, int(blockIdx.x) / tiles);
   work.run();
 }
-
-template <int WIDTH, bool CAUSAL, bool FEW>
-struct TensorKernel {
-  template <class T>
-  using Tile = TensorTile<T, WIDTH, FEW>;
-  static constexpr int THREADS = FEW ? 32 : 128;
-  template <class T, class M>
-  using Work = TensorAttention<T, M, WIDTH, CAUSAL, FEW>;
-};
-
-template <int WIDTH, bool CAUSAL, bool FEW>
-struct FloatKernel {
-  template <class T>
-  using Tile = FloatTile<WIDTH, FEW>;
-  static constexpr int THREADS = 128;
-  template <class T, class M>
-  using Work = FloatAttention<M, WIDTH, CAUSAL, FEW>;
-};
 
 template <class T, class M, int CHUNKS, bool CAUSAL>
 __global__ void __launch_bounds__(32 * WARP_ROWS)
@@ -122,12 +104,12 @@ int splits_of(const Attention<T, M>& p, long blocks, long tile_keys, int multipr
   return parts < 1 ? 1 : static_cast<int>(parts);
 }
 
-template <class Kernel, class T, class M>
+template <class Products, bool CAUSAL, class T, class M>
 cudaError_t attend_in_tiles(cudaStream_t stream, const Attention<T, M>& p, int multiprocessors) {
-  using Tile = typename Kernel::template Tile<T>;
-  const long rows = p.heads / p.kv_heads * p.queries, tiles = (rows + Tile::ROWS - 1) / Tile::ROWS;
+  const long rows = p.heads / p.kv_heads * p.queries;
+  const long tiles = (rows + Products::ROWS - 1) / Products::ROWS;
   const long blocks = p.batch * p.kv_heads * tiles;
-  Split split{splits_of(p, blocks, Tile::KEYS, multiprocessors), nullptr};
+  Split split{splits_of(p, blocks, Products::KEYS, multiprocessors), nullptr};
   if (split.splits > 1) {
     void* block = nullptr;
     const cudaError_t error = workspace_of(stream, &block);
@@ -135,24 +117,23 @@ cudaError_t attend_in_tiles(cudaStream_t stream, const Attention<T, M>& p, int m
     split.partial = static_cast<float*>(block);
   }
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(split.splits));
-  const cudaError_t error = launch(attend<Kernel, T, M>, grid, dim3(Tile::THREADS), Tile::SHARED,
-                                   stream, p, split, static_cast<int>(tiles));
+  const cudaError_t error = launch(attend<Products, M, CAUSAL>, grid, dim3(Products::THREADS),
+                                   Products::SHARED, stream, p, split, static_cast<int>(tiles));
   if (error != cudaSuccess || split.splits == 1) return error;
   const dim3 merged(static_cast<unsigned>(p.batch * p.kv_heads * rows));
   return launch(merge<T, M>, merged, dim3(MERGE_THREADS), 0, stream, p, split);
 }
 
 // The large tiles, or the small ones where the large ones leave most multiprocessors without work.
-template <class Large, class Small, class T, class M>
+template <class Large, class Small, bool CAUSAL, class T, class M>
 cudaError_t attend_filling(cudaStream_t stream, const Attention<T, M>& p) {
   int multiprocessors = 1;
   const cudaError_t error = count_multiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;
   const long rows = p.heads / p.kv_heads * p.queries;
-  if (rows <= Small::template Tile<T>::ROWS ||
-      2 * blocks_of(p, Large::template Tile<T>::ROWS) <= multiprocessors)
-    return attend_in_tiles<Small>(stream, p, multiprocessors);
-  return attend_in_tiles<Large>(stream, p, multiprocessors);
+  if (rows <= Small::ROWS || 2 * blocks_of(p, Large::ROWS) <= multiprocessors)
+    return attend_in_tiles<Small, CAUSAL>(stream, p, multiprocessors);
+  return attend_in_tiles<Large, CAUSAL>(stream, p, multiprocessors);
 }
 
 template <class T, class M, int CHUNKS, bool CAUSAL>
@@ -172,13 +153,13 @@ cudaError_t attention(cudaStream_t stream, Attention<T, M> p) {
   if constexpr (WIDTH > 128 || std::is_same_v<T, double>) {
     return flash::attend_by_warps<T, M, WIDTH / 32, CAUSAL>(stream, p);
   } else if constexpr (std::is_same_v<T, float>) {
-    using Large = flash::FloatKernel<WIDTH, CAUSAL, false>;
-    using Small = flash::FloatKernel<WIDTH, CAUSAL, true>;
-    return flash::attend_filling<Large, Small>(stream, p);
+    using Large = flash::FloatProducts<WIDTH, false>;
+    using Small = flash::FloatProducts<WIDTH, true>;
+    return flash::attend_filling<Large, Small, CAUSAL>(stream, p);
   } else {
-    using Large = flash::TensorKernel<WIDTH, CAUSAL, false>;
-    using Small = flash::TensorKernel<WIDTH, CAUSAL, true>;
-    return flash::attend_filling<Large, Small>(stream, p);
+    using Large = flash::TensorProducts<T, WIDTH, false>;
+    using Small = flash::TensorProducts<T, WIDTH, true>;
+    return flash::attend_filling<Large, Small, CAUSAL>(stream, p);
   }
 }
 

@@ -1,4 +1,4 @@
-// Attention of floats by multiply-adds: 128 threads, 16 along keys or width × 8 along the rows.
+// Products of attention by multiply-adds: 128 threads, 16 along keys or width × 8 along the rows.
 //
 //              K tile [32, d]                V tile [32, d]        both twice, by cp.async
 //     Q      ┌───────────────┐     P       ┌───────────────┐    O
@@ -16,118 +16,64 @@
 // Rows of K and Q are padded by 16 bytes, so that 8 lanes read 8 different banks of 16 bytes.
 #pragma once
 
-#include "attention_rows.cuh"
+#include <cstddef>
+
+#include "attention_tiled.cuh"
+#include "ptx.h"
 
 namespace dfc::cuda::flash {
 
-template <int WIDTH, bool FEW>
-struct FloatTile {
-  static constexpr int R = FEW ? 1 : 8, ROWS = 8 * R, KEYS = 32, THREADS = 128;
-  static constexpr int PITCH = WIDTH + 4, P_PITCH = KEYS + 4;
-  static constexpr int FLOATS = ROWS * (PITCH + P_PITCH) + 4 * KEYS * PITCH;
-  static constexpr std::size_t SHARED = FLOATS * sizeof(float);
-};
-
 __device__ inline float4 four(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
-template <class M, int WIDTH, bool CAUSAL, bool FEW>
-class FloatAttention {
-  using Tile = FloatTile<WIDTH, FEW>;
-  static constexpr int R = Tile::R, KEYS = Tile::KEYS, PITCH = Tile::PITCH, P_PITCH = Tile::P_PITCH;
-  static constexpr int OWN_KEYS = KEYS / 16, COLUMNS = WIDTH / 16;
-  // Columns of a thread that lie side by side; groups of 16 · SIDE.
-  static constexpr int SIDE = COLUMNS < 4 ? COLUMNS : 4;
+template <int WIDTH_, bool FEW>
+class FloatProducts {
+  static constexpr int R = FEW ? 1 : 8;
 
  public:
-  __device__ FloatAttention(const Attention<float, M>& p, const Split& split, int tile, int index)
-      : head_(p, index), split_(split), index_(index) {
-    x_ = threadIdx.x % 16;
-    local_ = threadIdx.x / 16 * R;
-    tile_row_ = tile * Tile::ROWS;
-    block_reach_ = head_.template reach<CAUSAL>(min(tile_row_ + Tile::ROWS, head_.rows) - 1);
-    least_reach_ = head_.template reach<CAUSAL>(tile_row_);
-#pragma unroll
-    for (int r = 0; r < R; ++r) sight_[r] = sight_of<CAUSAL>(head_, row(r));
-    q_ = reinterpret_cast<float*>(dynamic_shared());
-    weights_ = q_ + Tile::ROWS * PITCH;
-    buffers_ = weights_ + Tile::ROWS * P_PITCH;
-  }
+  using Element = float;
+  static constexpr int WIDTH = WIDTH_, ROWS = 8 * R, KEYS = 32, THREADS = 128, LANES = 16;
+  static constexpr int PITCH = WIDTH + 4, P_PITCH = KEYS + 4;
+  static constexpr int OWN_ROWS = R, OWN_SCORES = KEYS / LANES, OWN_COLUMNS = WIDTH / LANES;
+  static constexpr std::size_t SHARED =
+      (ROWS * (PITCH + P_PITCH) + 4 * KEYS * PITCH) * sizeof(float);
 
-  __device__ void run() {
-    const Attention<float, M>& p = head_.p;
-    using Copy = TileCopy<KEYS, WIDTH, PITCH, Tile::THREADS, float>;
-    const SharedMask<float, M> mask(head_);
-    const int end = mask.end(block_reach_);
-    const Copy keys(head_.k(), p.k_strides, end, p.width);
-    const Copy values(head_.v(), p.v_strides, end, p.value_width);
-    const Tiles tiles = tiles_of<KEYS>(end, blockIdx.y, split_.splits);
-    if (tiles.begin < tiles.end) copy(keys, values, tiles.begin);
-    load_queries();
-    for (int t = tiles.begin; t < tiles.end; ++t) {
-      const Cover cover = mask.template cover<KEYS>(t * KEYS);
-      cp_async_wait<0>();
-      __syncthreads();  // the tile is there, and nobody reads the other buffer any more
-      if (t + 1 < tiles.end) copy(keys, values, t + 1);
-      if (cover == Cover::hidden) continue;
-      multiply_keys(buffer(t));
-      if (!weigh(t * KEYS, cover)) continue;
-      __syncwarp();
-      multiply_values(buffer(t) + KEYS * PITCH);
-      __syncwarp();
-    }
-#pragma unroll
-    for (int r = 0; r < R; ++r) {
-#pragma unroll
-      for (int bits = 8; bits > 0; bits /= 2)
-        total_[r].sum += __shfl_xor_sync(0xffffffffu, total_[r].sum, bits);
-      if (tile_row_ + local_ + r < head_.rows) write_row(r);
-    }
-  }
+  __device__ static float* buffers() { return weights() + ROWS * P_PITCH; }
 
- private:
-  __device__ int row(int r) const { return min(tile_row_ + local_ + r, head_.rows - 1); }
-  __device__ float* buffer(int t) const { return buffers_ + t % 2 * (2 * KEYS * PITCH); }
-  __device__ static int column(int c) {
-    return c / SIDE * (16 * SIDE) + threadIdx.x % 16 * SIDE + c % SIDE;
+  __device__ static int first_row() { return 0; }
+  __device__ static int row(int r) { return threadIdx.x / LANES * R + r; }
+  __device__ static int key(int i) { return threadIdx.x % LANES + LANES * i; }
+  __device__ static int column(int i) {
+    return i / SIDE * (LANES * SIDE) + threadIdx.x % LANES * SIDE + i % SIDE;
   }
-
-  template <class Copy>
-  __device__ void copy(const Copy& keys, const Copy& values, int t) const {
-    keys(buffer(t), t * KEYS);
-    values(buffer(t) + KEYS * PITCH, t * KEYS);
-    cp_async_commit();
-  }
+  __device__ float& score(int r, int i) { return score_[r][i]; }
+  __device__ float& output(int r, int i) { return output_[r][i]; }
 
   // By the threads that read it: rows of q need no alignment.
-  __device__ void load_queries() {
-    const long step = head_.p.q_strides[3];
+  __device__ void load_query(int r, const float* q, long step, int width) const {
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-      const float* q = head_.q(row(r));
-#pragma unroll
-      for (int c = 0; c < COLUMNS; ++c) {
-        const int d = c * 16 + x_;
-        q_[(local_ + r) * PITCH + d] = d < head_.p.width ? q[d * step] : 0.0f;
-      }
+    for (int i = 0; i < OWN_COLUMNS; ++i) {
+      const int d = threadIdx.x % LANES + LANES * i;
+      queries()[row(r) * PITCH + d] = d < width ? q[d * step] : 0.0f;
     }
   }
 
+  // score = Q·Kᵀ.
   __device__ void multiply_keys(const float* keys) {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
 #pragma unroll
-      for (int j = 0; j < OWN_KEYS; ++j) score_[r][j] = 0.0f;
+      for (int j = 0; j < OWN_SCORES; ++j) score_[r][j] = 0.0f;
     }
 #pragma unroll 4
     for (int d = 0; d < WIDTH; d += 4) {
-      float4 k[OWN_KEYS];
+      float4 k[OWN_SCORES];
 #pragma unroll
-      for (int j = 0; j < OWN_KEYS; ++j) k[j] = four(keys + (x_ + 16 * j) * PITCH + d);
+      for (int j = 0; j < OWN_SCORES; ++j) k[j] = four(keys + key(j) * PITCH + d);
 #pragma unroll
       for (int r = 0; r < R; ++r) {
-        const float4 q = four(q_ + (local_ + r) * PITCH + d);
+        const float4 q = four(queries() + row(r) * PITCH + d);
 #pragma unroll
-        for (int j = 0; j < OWN_KEYS; ++j) {
+        for (int j = 0; j < OWN_SCORES; ++j) {
           float& s = score_[r][j];
           s += q.x * k[j].x;
           s += q.y * k[j].y;
@@ -138,62 +84,24 @@ class FloatAttention {
     }
   }
 
-  // Scores in units of log2 e, hidden ones -inf; false if the warp sees none of them.
-  __device__ bool hide_scores(int key, float scale) {
-    bool seen = false;
-#pragma unroll
-    for (int r = 0; r < R; ++r) {
-#pragma unroll
-      for (int j = 0; j < OWN_KEYS; ++j) {
-        float& x = score_[r][j];
-        x = sight_[r](x * scale, key + x_ + 16 * j, head_.p.mask_strides[3]);
-        seen |= x != HIDDEN;
-      }
-    }
-    return __any_sync(0xffffffffu, seen);
-  }
-
-  // Scores become weights, and what was summed before shrinks to them; false if the warp sees none
-  // of these keys.
-  __device__ bool weigh(int key, Cover cover) {
-    // The factor of scores that nothing hides goes into their exponent.
-    const float scale = head_.p.scale * LOG2_E;
-    const bool whole = cover == Cover::clear && key + KEYS <= least_reach_ && scale > 0.0f;
-    if (!whole && !hide_scores(key, scale)) return false;
-    const float unit = whole ? scale : 1.0f;
-#pragma unroll
-    for (int r = 0; r < R; ++r) {
-      float greatest = HIDDEN;
-#pragma unroll
-      for (int j = 0; j < OWN_KEYS; ++j) greatest = fmaxf(greatest, score_[r][j]);
-#pragma unroll
-      for (int bits = 8; bits > 0; bits /= 2)
-        greatest = fmaxf(greatest, __shfl_xor_sync(0xffffffffu, greatest, bits));
-      float shift;
-      const float factor = total_[r].raise(greatest * unit, shift);
-#pragma unroll
-      for (int j = 0; j < OWN_KEYS; ++j) {
-        const float weight = exp2_approximate(fmaf(score_[r][j], unit, -shift));
-        total_[r].sum += weight;
-        weights_[(local_ + r) * P_PITCH + x_ + 16 * j] = weight;
-      }
-#pragma unroll
-      for (int c = 0; c < COLUMNS; ++c) output_[r][c] *= factor;
-    }
-    return true;
-  }
-
+  // output += P·V; what the lanes of a row write of P only they read.
   __device__ void multiply_values(const float* values) {
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+#pragma unroll
+      for (int j = 0; j < OWN_SCORES; ++j) weights()[row(r) * P_PITCH + key(j)] = score_[r][j];
+    }
+    __syncwarp();
 #pragma unroll 2
     for (int k = 0; k < KEYS; k += 4) {
-      float v[4][COLUMNS];
+      float v[4][OWN_COLUMNS];
 #pragma unroll
       for (int i = 0; i < 4; ++i) load_side(v[i], values + (k + i) * PITCH);
 #pragma unroll
       for (int r = 0; r < R; ++r) {
-        const float4 w = four(weights_ + (local_ + r) * P_PITCH + k);
+        const float4 w = four(weights() + row(r) * P_PITCH + k);
 #pragma unroll
-        for (int c = 0; c < COLUMNS; ++c) {
+        for (int c = 0; c < OWN_COLUMNS; ++c) {
           float& o = output_[r][c];
           o += w.x * v[0][c];
           o += w.y * v[1][c];
@@ -202,12 +110,20 @@ class FloatAttention {
         }
       }
     }
+    __syncwarp();  // before the weights of the next tile
   }
 
+ private:
+  // Columns of a thread that lie side by side; groups of 16 · SIDE.
+  static constexpr int SIDE = OWN_COLUMNS < 4 ? OWN_COLUMNS : 4;
+
+  __device__ static float* queries() { return reinterpret_cast<float*>(dynamic_shared()); }
+  __device__ static float* weights() { return queries() + ROWS * PITCH; }
+
   // This thread's columns of a row.
-  __device__ static void load_side(float (&v)[COLUMNS], const float* row) {
+  __device__ static void load_side(float (&v)[OWN_COLUMNS], const float* row) {
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c += SIDE) {
+    for (int c = 0; c < OWN_COLUMNS; c += SIDE) {
       if constexpr (SIDE == 4) {
         const float4 x = four(row + column(c));
         v[c] = x.x, v[c + 1] = x.y, v[c + 2] = x.z, v[c + 3] = x.w;
@@ -218,30 +134,8 @@ class FloatAttention {
     }
   }
 
-  __device__ void write_row(int r) const {
-    const int width = int(head_.p.value_width), row = tile_row_ + local_ + r;
-    const Total& total = total_[r];
-    const bool parts = split_.splits > 1;
-    const long heads = head_.p.batch * head_.p.kv_heads;
-    float* to = parts ? split_.partial +
-                            ((blockIdx.y * heads + index_) * head_.rows + row) * (width + 2)
-                      : head_.o(row);
-    const float factor = parts ? 1.0f : total.inverse();
-#pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) {
-      if (column(c) < width) to[column(c)] = output_[r][c] * factor;
-    }
-    if (parts && x_ == 0) to[width] = total.peak, to[width + 1] = total.sum;
-  }
-
-  const Head<float, M> head_;
-  const Split& split_;
-  int index_, tile_row_, block_reach_, least_reach_, x_, local_;
-  float *q_, *weights_, *buffers_;
-  Sight<M> sight_[R];
-  float score_[R][OWN_KEYS];
-  float output_[R][COLUMNS] = {};
-  Total total_[R];
+  float score_[R][OWN_SCORES];
+  float output_[R][OWN_COLUMNS] = {};
 };
 
 }  // namespace dfc::cuda::flash

@@ -7,7 +7,8 @@
 // Bytes: every element is read once, by neighbouring threads side by side either way.
 #pragma once
 
-#include "rows.h"
+#include "block_fold.h"
+#include "row_packs.h"
 
 namespace dfc {
 

@@ -7,7 +7,7 @@
 // the L1 or L2 but for the first of them.
 #pragma once
 
-#include "rows.h"
+#include "row_packs.h"
 
 namespace dfc {
 
