@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 from math import ceil, isclose
 
+import ml_dtypes
 import numpy as np
 import pytest
+from rich.console import Console
 
 from dfcompiler.analysis.gpu_tiling import (
     RUNGS,
@@ -20,11 +23,15 @@ from dfcompiler.analysis.gpu_tiling import (
     plans_of,
     splits,
 )
+from dfcompiler.analysis.io_bound.levels import kernel_bounds, levels_of
+from dfcompiler.analysis.machine import Machine
 from dfcompiler.analysis.tiling import Tile
-from dfcompiler.ir import parse
+from dfcompiler.ir import parse, show
 from dfcompiler.pipeline import Step, assemble
+from dfcompiler.report.bounds import bound_rows, bound_table
 from dfcompiler.target import CudaTarget, parse_target
-from tests.cuda_emulation import build, toolkit
+from tests.cuda_emulation import build, emulated_model, toolkit
+from tests.tolerances import assert_close
 
 H200, A100 = (parse_target(name) for name in ("cuda:sm_90", "cuda:sm_80"))
 assert isinstance(H200, CudaTarget)
@@ -218,6 +225,39 @@ PRODUCT = """program p(B, S) {{
     @y: {y} = matmul @x, @w
   }}
 }}"""
+
+
+@pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+def test_a_product_with_the_plans_of_the_pass() -> None:
+    """Through the pass, its text form, the lowering and the kernels, in several ranges of rows."""
+    source = PRODUCT.format(x="bf16[S, 264]", w="bf16[264, 1024]", y="bf16[S, 1024]")
+    source = source.replace("p(B, S)", "p(S)")
+    program = assemble(["tile-for-io"], H200).run(parse(source)).program
+    (op,) = program.ops()
+    model = emulated_model(show(program))
+    random = np.random.default_rng(0)
+    w = (random.standard_normal((264, 1024)) / 16).astype(ml_dtypes.bfloat16)
+    ends = [most + 1 for most, *_ in op.attr("tile") if 0 < most < 200]
+    assert ends
+    for rows in (1, 7, *ends):
+        x = random.standard_normal((rows, 264)).astype(ml_dtypes.bfloat16)
+        expected = x.astype(np.float64) @ w.astype(np.float64)
+        assert_close(model.run({"x": x, "w": w})["y"], expected.astype(ml_dtypes.bfloat16))
+
+
+def test_the_table_of_bounds_shows_tiles() -> None:
+    target, machine = parse_target("cpu:x86-64-v4"), Machine.nominal(H200)
+    tile = "[[64, 64, 64, 32, 5, 4], [0, 128, 128, 32, 4, 1]]"
+    source = PRODUCT.format(x="bf16[S, 64]", w="bf16[64, 64]", y="bf16[S, 64]")
+    program = parse(source.replace("@x, @w", f"@x, @w {{tile = {tile}}}"))
+    found = bound_rows(
+        kernel_bounds(program, {"B": 1, "S": 9}, levels_of(target, machine), machine)
+    )
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(bound_table(found, {"S": 9}))
+    text = console.export_text()
+    assert "tile 64×64×32×5×4 or" in text
+    assert "128×128×32×4×1" in text
 
 
 def after(x: str, w: str, y: str, **options: int) -> tuple[str, str]:
