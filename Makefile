@@ -35,6 +35,7 @@ bench: toolchain $(STAMP)  ## everything that is measured, into benchmarks/resul
 	$(PY) -m benchmarks.tiles
 	$(PY) -m benchmarks.kernels
 	$(PY) -m benchmarks.accuracy
+	$(PY) -m benchmarks.bf16_errors
 
 clean:  ## remove build outputs, keep the environment
 	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis
