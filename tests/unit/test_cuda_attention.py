@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from dfcompiler.codegen.library import KERNELS
 from tests.cuda_emulation import Library, build, toolkit
 from tests.tolerances import assert_close
 
@@ -271,3 +276,24 @@ def test_a_warp_a_row() -> None:
     mask = np.random.default_rng(5).random((1, 2, 9, 21)) < 0.7
     case("float32", (2, 1), 9, 21, (160, 160), mask=mask).check()
     case("float64", (2, 1), 9, 21, (64, 64), causal=True).check()
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
+@pytest.mark.parametrize("arch", ["80", "90a"])
+def test_nvcc_compiles_the_kernels_without_spills(arch: str, tmp_path: Path) -> None:
+    """The widest tiles of each kind, which take most registers."""
+    calls = (("float", "NoMask", 128, "true"), ("__nv_bfloat16", "bool", 64, "false"))
+    lines = ['#include "cuda/attention.cuh"', "using namespace dfc::cuda;"]
+    for dtype, mask, width, causal in calls:
+        call = f"attention<{dtype}, {mask}, {width}, {causal}>"
+        operand = f"Attention<{dtype}, {mask}>"
+        lines.append(f"template cudaError_t dfc::cuda::{call}(cudaStream_t, {operand});")
+    (tmp_path / "unit.cu").write_text("\n".join(lines))
+    code = f"-gencode=arch=compute_{arch},code=sm_{arch}"
+    strict = ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra", "-Xptxas=-v"]
+    command = ["nvcc", "-std=c++20", "-O3", code, *strict, f"-I{KERNELS}", "-c", "unit.cu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:4000]
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    assert len(spills) == 6  # of each type: large and small tiles, and what merges the parts
+    assert set(spills) == {("0", "0")}, done.stderr

@@ -13,7 +13,7 @@
 //   wide    128 × 256  4       197,632       1                        85
 //   narrow  128 × 128  3        99,328       2                        64
 //
-// 124 to 127 registers a thread narrow, 240 to 251 wide, none spilled.
+// 124 to 127 registers a thread narrow, 240 to 252 wide, none spilled.
 //
 // Shared memory bounds it: for a wide tile and 64 steps of k, 2 groups · 8 products · (2 + 4) KB =
 // 96 KB are read by wgmma and 48 KB written, 1,150 cycles at 128 bytes each, for 1,024 cycles of
