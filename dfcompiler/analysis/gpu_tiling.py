@@ -25,11 +25,10 @@ from itertools import combinations_with_replacement
 from math import ceil
 from typing import Any
 
+from dfcompiler.analysis.gpu_tiles import LINE_BYTES, TILES, VECTOR_ROWS, BlockTile
 from dfcompiler.analysis.tiling import Tile
 from dfcompiler.target import CudaTarget
 
-VECTOR_ROWS = 8
-"""Rows up to which a product is bound by reading B once: the matrix-vector kernel."""
 SPLIT_DEPTH, SPLIT_STEP = 128, 32
 """Least k of a part, and the depth that parts are a multiple of: those of `gemm.cuh`."""
 WORKSPACE_BYTES, WORKSPACE_COUNTERS = 32 << 20, 1 << 14
@@ -41,119 +40,11 @@ GROUP = 8
 """Rows of tiles that run at the same time and share B in the L2: those of `TilePlace`."""
 KEPT = 1 / 2
 """Share of the L2 for the operand that is used again."""
-LINE_BYTES = 128
-"""Bytes that a multiprocessor reads from or writes to shared memory in a cycle."""
 WORTH = 0.05
 """Share of the least time that another tile or split must save: the model is no more exact."""
 L2_LATENCY_S, MEMORY_LATENCY_S = 0.25e-6, 0.7e-6
 STEP_CYCLES = 150
 """Cycles from the barrier of one step of k to that of the next when nothing else limits it."""
-
-
-@dataclass(frozen=True)
-class BlockTile:
-    """A tile that there is a kernel for.
-
-    Attributes:
-        name: what `gemm.h` calls it.
-        rows: BM, of C.
-        columns: BN, of C.
-        depth: BK, steps of k of a stage in shared memory.
-        stages: how many stages there are; all but one are on their way.
-        threads: of a block.
-        registers: most registers of a thread, as nvcc compiles it without spills.
-        shared_bytes: shared memory of a block.
-        read_cycles: cycles in which shared memory serves the warps of a block, for a step of k.
-        issue: instructions for each multiply-add, those that load its operands among them.
-        on_tensor_cores: whether the multiply-adds are mma.sync's.
-    """
-
-    name: str
-    rows: int
-    columns: int
-    depth: int
-    stages: int
-    threads: int
-    registers: int
-    shared_bytes: int
-    read_cycles: float
-    issue: float
-    on_tensor_cores: bool
-
-    def resident(self, target: CudaTarget) -> int:
-        """Blocks that a multiprocessor holds at the same time; 0 where not even one fits."""
-        if self.shared_bytes > target.shared_bytes:
-            return 0
-        # A block takes 1 KiB of shared memory besides its own, and the device has room for that.
-        by_memory = (target.shared_bytes + 1024) // (self.shared_bytes + 1024)
-        return min(by_memory, target.registers // (self.threads * self.registers))
-
-
-def float_tile(name: str, rows: int, columns: int, thread: tuple[int, int], most: int) -> BlockTile:
-    """A tile of `gemm_float.cuh` with `thread` rows and columns of sums in a thread.
-
-    Four steps of k take a warp TM + TN reads, a cycle each, and 4·TM·TN multiply-adds.
-    """
-    depth, stages, (tm, tn) = 16, 3, thread
-    threads = rows // tm * (columns // tn)
-    return BlockTile(
-        name,
-        *(rows, columns, depth, stages, threads, most),
-        shared_bytes=stages * depth * (rows + columns) * 4,
-        read_cycles=threads / 32 * (tm + tn) / 4,
-        issue=1 + (tm + tn) / (4 * tm * tn),
-        on_tensor_cores=False,
-    )
-
-
-def tensor_tile(
-    name: str, rows: int, columns: int, warp: tuple[int, int], stages: int, most: int = 128
-) -> BlockTile:
-    """A tile of `gemm_tensor.cuh` for 16-bit elements, with `warp` rows and columns in a warp.
-
-    ldmatrix reads 2·(WM + WN) bytes for a step of k.
-    """
-    depth, warps = 32, rows // warp[0] * (columns // warp[1])
-    return BlockTile(
-        name,
-        *(rows, columns, depth, stages, 32 * warps, most),
-        shared_bytes=stages * depth * (rows + columns) * 2,
-        read_cycles=warps * 2 * sum(warp) / LINE_BYTES,
-        issue=1,
-        on_tensor_cores=True,
-    )
-
-
-def vector_tile(element_bytes: int) -> BlockTile:
-    """The block of `gemm_vector.cuh`: 128 bytes of 32 rows of B at once, four such loads a thread.
-
-    Where k of B is contiguous a warp walks along all of k instead, and nothing is split.
-    """
-    return BlockTile(
-        "VECTOR",
-        *(VECTOR_ROWS, 128 // element_bytes, 128, 1, 256, 128),
-        shared_bytes=0,
-        read_cycles=0,
-        issue=2,
-        on_tensor_cores=False,
-    )
-
-
-TILES: dict[int, tuple[BlockTile, ...]] = {
-    4: (
-        vector_tile(4),
-        float_tile("LARGE", 128, 128, (8, 8), 255),
-        float_tile("MEDIUM", 64, 64, (4, 4), 128),
-    ),
-    2: (
-        vector_tile(2),
-        tensor_tile("WIDE", 128, 256, (64, 64), 4, 255),
-        tensor_tile("LARGE", 128, 128, (64, 32), 4),
-        tensor_tile("MEDIUM", 64, 64, (32, 32), 5),
-        tensor_tile("FEW", 32, 128, (32, 32), 6),
-    ),
-}
-"""The tiles of each size of an element; of those that take about equally long, the first wins."""
 
 
 @dataclass(frozen=True)

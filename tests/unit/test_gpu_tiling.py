@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dfcompiler.analysis.gpu_tiles import TILES, BlockTile
 from dfcompiler.analysis.gpu_tiling import (
     RUNGS,
-    TILES,
     BlockProduct,
-    BlockTile,
     best_plan,
     loop_tile,
     modelled,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dfcompiler.analysis.gpu_tiling import VECTOR_ROWS, Plan, plans_from
+from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
+from dfcompiler.analysis.gpu_tiling import Plan, plans_from
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType

@@ -7,7 +7,8 @@ from typing import Any
 
 import sympy
 
-from dfcompiler.analysis.gpu_tiling import VECTOR_ROWS, Plan
+from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
+from dfcompiler.analysis.gpu_tiling import Plan
 from dfcompiler.ir.program import Op, Role
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
