@@ -1,9 +1,9 @@
 """How many threads share a row.
 
-A thread loads 16 bytes at a time and keeps 16 elements in registers (`kernels/cuda/row_packs.h`). Where
-rows outnumber what the device runs at once, a thread takes two loads: the barriers of a row then
-cost fewer warps, and the loads of one thread are under way together. Few rows get all the threads
-that have something to load, because nothing else hides their latency.
+A thread loads 16 bytes at a time and keeps 16 elements in registers (`kernels/cuda/row_packs.h`).
+Where rows outnumber what the device runs at once, a thread takes two loads: the barriers of a row
+then cost fewer warps, and the loads of one thread are under way together. Few rows get all the
+threads that have something to load, because nothing else hides their latency.
 """
 
 from __future__ import annotations
