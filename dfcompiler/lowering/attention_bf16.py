@@ -5,10 +5,10 @@ from __future__ import annotations
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
-from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.attention import attention_work, operands, refuse_tiled
+from dfcompiler.lowering.context import Context, location
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes import AttentionBf16
-from dfcompiler.lowering.symbolic import contraction_work, expression, product
 
 HEADER = "cpu/attention_bf16.h"
 # A tile sums over 32 elements of a head; the kernel's buffers hold 256.
@@ -31,22 +31,16 @@ def lower_bf16_attention(context: Context, op: Op) -> None:
     _check(context, op)
     causal, masked = bool(op.attr("causal", False)), len(op.inputs) == 4
     node = AttentionBf16("attention", float(op.attr("scale")), causal=causal, masked=masked)
-    node.implementation = "native"
+    node.implementation = context.expansion(op, "attention", AttentionBf16.implementations)
     context.include(HEADER)
-    reads = dict(zip(("_q", "_k", "_v", "_mask"), op.inputs, strict=False))
-    batch, heads, queries, width = (expression(dim) for dim in op.type.shape)
-    keys, depth = (expression(dim) for dim in context.type(op.inputs[1]).shape[2:])
-    work = contraction_work(keys * (depth + width) // _RATE, product((batch, heads, queries)))
-    context.add_library_node(op, node, reads, work)
+    context.add_library_node(op, node, operands(op), attention_work(context, op, _RATE))
     reason = "tiles of the processor (AMX), weights rounded to bfloat16; softmax in float"
     extension = context.cpu.extension
     context.record(KernelRecord(op, "native attention bf16", reason, extension))
 
 
 def _check(context: Context, op: Op) -> None:
-    where = (f"{op.result}: {op.type} = attention {', '.join(op.inputs)}", op.source)
-    if context.expansions.get("attention", "native") != "native":
-        raise UnsupportedError("attention of bfloat16 has a native expansion only", where)
+    where = location(op)
     if context.cpu.extension != "amx":
         raise UnsupportedError(
             f"attention of bfloat16 needs matrix tiles (AMX), which {context.cpu.name} lacks",
@@ -62,5 +56,4 @@ def _check(context: Context, op: Op) -> None:
             )
     if len(op.inputs) == 4 and context.type(op.inputs[3]).dtype not in (DType.BOOL, DType.F32):
         raise UnsupportedError("its mask is neither bool nor f32", where)
-    if any(context.type(name).layout.is_tiled for name in (*op.inputs, op.result)):
-        raise UnsupportedError("attention does not read or write tiled layouts", where)
+    refuse_tiled(context, op)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import dace
 from dace import dtypes
+from dace.sdfg.state import ControlFlowRegion
 
 if TYPE_CHECKING:
     from dfcompiler.ir.program import Op
@@ -49,5 +50,5 @@ class Backend:
     nosync: bool
     add_map: Callable[[Context, dace.SDFGState, MapBody], None]
     condition: Callable[[Context, str], str]
-    begin_arm: Callable[[Any, str], None]
+    begin_arm: Callable[[ControlFlowRegion, str], None]
     enclose: Callable[[dace.SDFG, str], dace.SDFG]

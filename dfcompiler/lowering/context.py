@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import dace
+from dace.sdfg import nodes
+from dace.sdfg.state import ControlFlowBlock, ControlFlowRegion
 
 from dfcompiler.analysis.layouts import View, is_contiguous, whole
 from dfcompiler.errors import InternalError, UnsupportedError
@@ -27,6 +29,8 @@ _PREFIXES = {
     Role.OUTPUT: "out",
 }
 STATUS = "status"
+Place: TypeAlias = tuple[ControlFlowRegion, ControlFlowBlock | None]
+"""A region and its last block so far."""
 
 
 class Context:
@@ -38,6 +42,7 @@ class Context:
         backend: what that kind of machine asks of the graph.
         sdfg: the graph.
         region: the control flow region that the next state joins.
+        last: its last block so far, if any.
         expansions: implementation wanted for an operator kind (``{"matmul": "pure"}``).
         works: cost of each map and library node so far, in element-wise operations.
         records: one record for each operator lowered so far.
@@ -51,12 +56,12 @@ class Context:
         target: Target,
         backend: Backend,
         sdfg: dace.SDFG,
-        expansions: Any = None,
+        expansions: Mapping[str, str] | None = None,
     ) -> None:
         self.program, self.target, self.backend, self.sdfg = program, target, backend, sdfg
         self.expansions = dict(expansions or {})
-        self.region: Any = sdfg
-        self.last: Any = None
+        self.region: ControlFlowRegion = sdfg
+        self.last: ControlFlowBlock | None = None
         self.works: list[Any] = []
         self.records: list[KernelRecord] = []
         self.sites: list[str] = []
@@ -90,6 +95,11 @@ class Context:
     def type(self, name: str) -> TensorType:
         """The type of a ``%value`` or ``@container``."""
         return self._argument(name).type
+
+    def types_of(self, op: Op) -> dict[str, TensorType]:
+        """The types of what an operator reads and of what its region makes."""
+        types = {name: self.type(name) for name in op.inputs}
+        return types | {inner.result: inner.type for inner in op.region}
 
     def array(self, name: str) -> str:
         """The SDFG array that holds a ``%value`` or ``@container``; made on first use."""
@@ -177,13 +187,20 @@ class Context:
 
     def new_state(self, op: Op, suffix: str = "") -> dace.SDFGState:
         """A state after the last one, named after `op`."""
-        state = dace.SDFGState(f"s{len(self.records)}_{op.kind}{suffix}")
+        return self.add_state(f"s{len(self.records)}_{op.kind}{suffix}")
+
+    def add_state(self, label: str) -> dace.SDFGState:
+        """A state after the last one."""
+        state = dace.SDFGState(label)
         # Else every node searches the Python stack for the line that made it.
         state.set_default_lineinfo(NOWHERE)
         state.nosync = self.backend.nosync
-        return self.append(state)
+        self.append(state)
+        return state
 
-    def add_library_node(self, op: Op, node: Any, reads: Mapping[str, str], work: Any) -> None:
+    def add_library_node(
+        self, op: Op, node: nodes.LibraryNode, reads: Mapping[str, str], work: Any
+    ) -> None:
         """A state in which `node` reads values by connector, and writes the result from ``_o``.
 
         `work` is its cost in element-wise operations.
@@ -199,30 +216,29 @@ class Context:
         memlet = dace.Memlet(data=result, subset=everything(self.sdfg.arrays[result]))
         state.add_edge(node, "_o", state.add_write(result), None, memlet)
 
-    def append(self, block: Any) -> Any:
+    def append(self, block: ControlFlowBlock) -> None:
         """Puts a block of control flow after the last one of this region."""
         first = self.last is None
         self.region.add_node(block, is_start_block=first, ensure_unique_name=True)
         if not first:
             self.region.add_edge(self.last, block, dace.InterstateEdge())
         self.last = block
-        return block
 
-    def enter(self, region: Any) -> tuple[Any, Any]:
+    def enter(self, region: ControlFlowRegion) -> Place:
         """Makes `region` the current one; gives what `leave` takes."""
         outer = self.region, self.last
         self.region, self.last = region, None
         return outer
 
-    def leave(self, outer: tuple[Any, Any]) -> None:
+    def leave(self, outer: Place) -> None:
         """Ends the current region; one that holds nothing gets an empty state."""
         if self.last is None:
-            self.append(dace.SDFGState("nothing"))
+            self.add_state("nothing")
         self.region, self.last = outer
 
     def label(self, name: str) -> str:
         """`name` as a label of the graph."""
-        return f"{_identifier(name) or 'block'}"
+        return _identifier(name) or "block"
 
     def include(self, header: str, locations: Sequence[str] = ()) -> None:
         """Includes a file of ``dfcompiler/kernels`` in the generated sources, or some of them."""
@@ -246,6 +262,18 @@ class Context:
         if template not in found:
             found.append(template)
 
+    def expansion(self, op: Op, kind: str, known: Iterable[str]) -> str:
+        """The implementation wanted for an operator: ``native`` if nothing else was asked for.
+
+        Raises:
+            UnsupportedError: if it is not among the known ones.
+        """
+        wanted = self.expansions.get(kind, "native")
+        if wanted not in known:
+            message = f"{kind} has no expansion {wanted!r}; there are {', '.join(sorted(known))}"
+            raise UnsupportedError(message, location(op))
+        return wanted
+
     def record(self, record: KernelRecord) -> None:
         """Keeps how an operator was implemented."""
         self.records.append(record)
@@ -264,6 +292,11 @@ class Context:
             report = TensorType(DType.I64, (2,))
             self._declare(Argument(STATUS, "status", "", report), may_alias=False)
         return STATUS
+
+
+def location(op: Op) -> tuple[str, str]:
+    """The line of an operator and the model's node that it comes from, for messages."""
+    return f"{op.result}: {op.type} = {op.kind} {', '.join(op.inputs)}", op.source
 
 
 def _identifier(name: str) -> str:

@@ -59,12 +59,10 @@ def _break_if(context: Context, loop: Loop) -> None:
 
 
 def _lower_branch(context: Context, branch: Branch, lower_op: LowerOp) -> None:
-    condition = _condition(context, branch.condition)
+    flag = _condition(context, branch.condition)
     block = ConditionalBlock(context.label(branch.name))
     context.append(block)
-    arms = [("then", condition, branch.then)]
-    arms.append(("else", None, branch.orelse))
-    for name, condition, body in arms:
+    for name, condition, body in (("then", flag, branch.then), ("else", None, branch.orelse)):
         region = _add_arm(context, block, f"{branch.name}_{name}", condition)
         outer = context.enter(region)
         context.last = region.start_block

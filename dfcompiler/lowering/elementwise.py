@@ -83,8 +83,7 @@ class _Pull:
         self.context, self.op = context, op
         # A result that is an input too is a container: reading it means what it held before.
         self.producers = {o.result: o for o in inner if o.result not in op.inputs}
-        self.types = {name: context.type(name) for name in op.inputs}
-        self.types |= {o.result: o.type for o in inner}
+        self.types = context.types_of(op) | {o.result: o.type for o in inner}
         self.reads: list[Access] = []
         self.lines: list[str] = []
         self._known: dict[tuple[str, Index], str] = {}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import dace
+
 from dfcompiler.ir.program import Op, Program
 from dfcompiler.ir.types import TensorType
 from dfcompiler.lowering.symbolic import program_name
@@ -52,10 +54,12 @@ class KernelRecord:
 
     @property
     def result(self) -> str:
+        """The name of what the operator computes."""
         return self.op.result
 
     @property
     def source(self) -> str:
+        """The name of the model's node that the operator comes from."""
         return self.op.source
 
 
@@ -76,7 +80,7 @@ class Lowered:
     """
 
     program: Program
-    sdfg: Any
+    sdfg: dace.SDFG
     arguments: tuple[Argument, ...]
     kernels: tuple[KernelRecord, ...]
     sites: tuple[str, ...]

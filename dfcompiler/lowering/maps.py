@@ -118,6 +118,32 @@ def add_scopes(
     _connect_writes(state, body, exits[::-1], tasklet, sdfg)
 
 
+def add_tasklet(
+    context: Context,
+    state: dace.SDFGState,
+    label: str,
+    reads: Sequence[Access],
+    writes: Sequence[Access],
+    code: str,
+) -> None:
+    """Adds code outside of any map: every thread of a call runs it, or the host of a GPU."""
+    sdfg = context.sdfg
+    tasklet = state.add_tasklet(
+        label,
+        {access.connector: connector_type(sdfg, access) for access in reads},
+        {access.connector: connector_type(sdfg, access) for access in writes},
+        code,
+        dtypes.Language.CPP,
+        side_effects=True,
+    )
+    for access in reads:
+        source = state.add_read(access.array)
+        state.add_edge(source, None, tasklet, access.connector, memlet(sdfg, access))
+    for access in writes:
+        target = state.add_write(access.array)
+        state.add_edge(tasklet, access.connector, target, None, memlet(sdfg, access))
+
+
 def _check_offsets(sdfg: dace.SDFG, body: MapBody) -> None:
     """Refuses offsets that do not fit: DaCe counts over constant extents in 32 bits."""
     params = {name for name, extent in body.ranges if is_static(extent)}

@@ -10,7 +10,7 @@ from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.dims import Shape, same_shape
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType
-from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.context import Context, location
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes import MatMul
 from dfcompiler.lowering.nodes.matmul import BLOCK_ROWS, STEP_DEPTH
@@ -40,8 +40,7 @@ def lower_linear(context: Context, op: Op) -> None:
     Raises:
         UnsupportedError: if the region holds anything else.
     """
-    types = {name: context.type(name) for name in op.inputs}
-    types |= {inner.result: inner.type for inner in op.region}
+    types = context.types_of(op)
     rest = list(op.region)
     codes = rest.pop(0) if rest and rest[0].kind == "dequantize" else None
     if not rest or rest[0].kind != "matmul":
@@ -54,10 +53,7 @@ def lower_linear(context: Context, op: Op) -> None:
             raise _unsupported(op, "its codes have zero points or are not the second operand")
         b, scale = codes.inputs
         stages.append(Stage(_scale_kind(op, types[scale].shape, product.type), scale))
-    value = product.result
-    for inner in rest:
-        stages.append(stage_of(op, inner, value, types))
-        value = inner.result
+    stages += stages_of(op, product.result, rest, types)
     _add_node(context, op, a, b, stages)
 
 
@@ -68,6 +64,23 @@ def _scale_kind(op: Op, shape: Shape, result: TensorType) -> str:
     if len(ones) == 1 and same_shape(shape[-1:], result.shape[-1:]) and shape[-1] == ones[0]:
         return "column_scale"
     raise _unsupported(op, f"scales of shape {list(shape)} are not one for each column")
+
+
+def stages_of(
+    op: Op, value: str, rest: Sequence[Op], types: Mapping[str, TensorType]
+) -> list[Stage]:
+    """The epilogue that the operators behind a product's value are, each on the one before it.
+
+    Raises:
+        UnsupportedError: if one of them is no stage.
+    """
+    values = [value, *(inner.result for inner in rest)]
+    return [stage_of(op, inner, v, types) for inner, v in zip(rest, values, strict=False)]
+
+
+def operands(a: str, b: str, stages: Sequence[Stage]) -> dict[str, str]:
+    """What a product with an epilogue reads, by connector."""
+    return {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
 
 
 def stage_of(op: Op, inner: Op, value: str, types: Mapping[str, TensorType]) -> Stage:
@@ -91,8 +104,8 @@ def stage_of(op: Op, inner: Op, value: str, types: Mapping[str, TensorType]) -> 
 
 
 def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[Stage]) -> None:
-    implementation = context.expansions.get("matmul", "native")
-    _check(context, op, a, b, implementation)
+    implementation = context.expansion(op, "matmul", MatMul.implementations)
+    _check(context, op, a, b)
     packed = context.type(b).layout.is_tiled
     kinds = [stage.kind for stage in stages]
     target = context.cpu
@@ -100,11 +113,10 @@ def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[Stage])
     node.step_depth, node.block_rows = _tile(context, op)
     node.implementation = implementation
     context.include(HEADER)
-    reads = {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
     *batch, rows, columns = (expression(dim) for dim in op.type.shape)
     depth = expression(context.type(a).shape[-1])
     work = contraction_work(columns * depth, product((*batch, rows)))
-    context.add_library_node(op, node, reads, work)
+    context.add_library_node(op, node, operands(a, b, stages), work)
     context.record(_record(context, op, b, implementation, kinds))
 
 
@@ -121,10 +133,7 @@ def _tile(context: Context, op: Op) -> tuple[int, int]:
     return depth, block
 
 
-def _check(context: Context, op: Op, a: str, b: str, implementation: str) -> None:
-    if implementation not in MatMul.implementations:
-        known = ", ".join(sorted(MatMul.implementations))
-        raise UnsupportedError(f"matmul has no expansion {implementation!r}; there are {known}")
+def _check(context: Context, op: Op, a: str, b: str) -> None:
     left, right = context.type(a).dtype, context.type(b).dtype
     if left not in (DType.F32, DType.F64) or right not in (left, DType.I8):
         raise _unsupported(op, f"there is no kernel for {left.value} times {right.value}")
@@ -150,5 +159,4 @@ def _record(
 
 
 def _unsupported(op: Op, reason: str) -> UnsupportedError:
-    origin = f"{op.result}: {op.type} = {op.kind} {', '.join(op.inputs)}"
-    return UnsupportedError(f"this matrix product cannot be lowered: {reason}", (origin, op.source))
+    return UnsupportedError(f"this matrix product cannot be lowered: {reason}", location(op))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
-from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.context import Context, location
 from dfcompiler.lowering.elementwise import lower_elementwise
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map, whole
-from dfcompiler.lowering.matmul import Stage, stage_of
+from dfcompiler.lowering.matmul import operands, stages_of
 from dfcompiler.lowering.nodes import MatMulBf16
 from dfcompiler.lowering.symbolic import ceil_div, contraction_work, expression, product, text
 
@@ -41,27 +41,20 @@ def lower_bf16_product(context: Context, op: Op) -> None:
     """
     first, *rest = op.region or (op,)
     a, b = first.inputs
-    types = {name: context.type(name) for name in op.inputs}
-    types |= {inner.result: inner.type for inner in op.region}
-    stages: list[Stage] = []
-    value = first.result
-    for inner in rest:
-        if inner is rest[-1] and inner.kind == "cast" and inner.type.dtype is DType.BF16:
-            continue
-        stages.append(stage_of(op, inner, value, types))
-        value = inner.result
-    implementation = context.expansions.get("matmul", "native")
-    _check(context, op, b, implementation)
+    if rest and rest[-1].kind == "cast" and rest[-1].type.dtype is DType.BF16:
+        rest.pop()
+    stages = stages_of(op, first.result, rest, context.types_of(op))
+    implementation = context.expansion(op, "matmul", MatMulBf16.implementations)
+    _check(context, op, b)
     kinds = [stage.kind for stage in stages]
     node = MatMulBf16("matmul", kinds, panel=context.cpu.bf16_nr)
     node.implementation = implementation
     context.include(HEADER)
-    reads = {"_a": a, "_b": b} | {f"_e{i}": s.operand for i, s in enumerate(stages) if s.operand}
     *batch, rows, columns = (expression(dim) for dim in op.type.shape)
     rate = _RATES[context.cpu.extension]
     elements = columns * expression(context.type(a).shape[-1])
     work = contraction_work(elements, ceil_div(product((*batch, rows)), rate))
-    context.add_library_node(op, node, reads, work)
+    context.add_library_node(op, node, operands(a, b, stages), work)
     fused = f"; epilogue {' + '.join(kinds)}" if kinds else ""
     form = _FORMS[context.cpu.extension]
     context.record(
@@ -74,18 +67,14 @@ def lower_bf16_product(context: Context, op: Op) -> None:
     )
 
 
-def _check(context: Context, op: Op, b: str, implementation: str) -> None:
-    where = (f"{op.result}: {op.type} = {op.kind} {', '.join(op.inputs)}", op.source)
-    if implementation not in MatMulBf16.implementations:
-        known = ", ".join(sorted(MatMulBf16.implementations))
-        raise UnsupportedError(f"matmul has no expansion {implementation!r}; there are {known}")
+def _check(context: Context, op: Op, b: str) -> None:
     width, found = context.cpu.bf16_nr, str(context.type(b).layout)
     expected = f"1/{width} 0/2 1%{width} 0%2"
     if found != expected:
         raise UnsupportedError(
             f"this product of bfloat16 reads B in the layout {expected}, found "
             f"{found or 'row-major'}",
-            where,
+            location(op),
             hint="pack-weights gives weights this layout",
         )
 

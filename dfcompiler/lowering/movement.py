@@ -126,8 +126,9 @@ def lower_concat(context: Context, op: Op) -> None:
     state = context.new_state(op)
     offset: Any = 0
     for name in op.inputs:
-        part = replace(op, type=context.type(name), kind="copy", inputs=(name,))
-        part = replace(part, type=part.type.with_shape(part.type.shape))
+        # The part has no layout of its own: it lies in the result as that does.
+        rows = replace(context.type(name), layout=op.type.layout)
+        part = replace(op, type=rows, kind="copy", inputs=(name,))
         body = elementwise_body(context, part, (part,))
         (write,) = body.writes
         index = [begin for begin, _, _ in write.subset.ranges]

@@ -6,17 +6,15 @@ they are C++ and not nested maps is in ``docs/decisions/0010-row-functions.md``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.loops import loops_over
 from dfcompiler.lowering.lowered import KernelRecord
-from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer, whole
+from dfcompiler.lowering.maps import Access, MapBody, add_map, whole
+from dfcompiler.lowering.row_maps import row_body
 from dfcompiler.lowering.scalars import literal, stored_type
-from dfcompiler.lowering.symbolic import element_count, expression, text
+from dfcompiler.lowering.symbolic import expression, text
 
 HEADER = "cpu/normalization.h"
 # Work of one element in units of an addition, for choosing threads.
@@ -84,34 +82,3 @@ def norm_call(context: Context, op: Op, row: str) -> tuple[str, list[Access]]:
         for connector, name in zip(connectors, names, strict=False)
     ]
     return f"dfc::{op.kind}_row(_o, {row}, {', '.join(given)}, {length}, {epsilon});", parameters
-
-
-def row_body(
-    context: Context,
-    op: Op,
-    axis: int,
-    code: str,
-    work: int,
-    parameters: Sequence[Access] = (),
-) -> MapBody:
-    """A map over the rows of an operator, in the order in which they lie in memory.
-
-    Args:
-        context: where to.
-        op: an operator whose result has the shape of its first operand.
-        axis: the axis along which a row lies.
-        code: C++ on pointers to the row of the result, ``_o``, and of the operand, ``_x``.
-        work: cost of one element in element-wise operations.
-        parameters: what the code reads besides.
-    """
-    order = op.type.layout.permutation(op.type.rank)
-    rows = loops_over(op.type, [a for a in order if a != axis])
-    source = pointer(context, "_x", context.array(op.inputs[0]), rows.index, (axis,))
-    return MapBody(
-        label=op.kind,
-        ranges=rows.ranges,
-        reads=[source, *parameters],
-        writes=[pointer(context, "_o", context.array(op.result), rows.index, (axis,))],
-        code=code,
-        work=element_count(op.type.shape) * work,
-    )

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import dace
-from dace import dtypes
-
 from dfcompiler.ir.program import Container, Op, Program, Role
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.maps import whole
-from dfcompiler.lowering.views import NOWHERE
+from dfcompiler.lowering.maps import add_tasklet, whole
 
 PROFILE = "seconds of operators"
 """The output that a measuring artifact has besides its own."""
@@ -59,20 +55,8 @@ class Stamps:
         self.next += 1
 
     def _add(self, name: str, code: str) -> None:
-        state = dace.SDFGState(f"stamp{self.next}_{name}")
-        state.set_default_lineinfo(NOWHERE)
-        self.context.append(state)
+        state = self.context.add_state(f"stamp{self.next}_{name}")
         self.context.include("cpu/threads.h")
-        array = self.context.array(f"@{PROFILE}")
-        room = whole(self.context, "out", array)
-        pointer = dtypes.pointer(self.context.sdfg.arrays[array].dtype)
-        tasklet = state.add_tasklet(
-            "stamp",
-            {},
-            {"out": pointer},
-            f"#pragma omp master\n{{ {code} }}",
-            dtypes.Language.CPP,
-            side_effects=True,
-        )
-        memlet = dace.Memlet(data=array, subset=room.subset)
-        state.add_edge(tasklet, "out", state.add_write(array), None, memlet)
+        out = whole(self.context, "out", self.context.array(f"@{PROFILE}"))
+        code = f"#pragma omp master\n{{ {code} }}"
+        add_tasklet(self.context, state, "stamp", [], [out], code)

@@ -19,7 +19,7 @@ from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.loops import loops_over, parameter
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import Access, MapBody, add_map, pointer
-from dfcompiler.lowering.normalization import row_body
+from dfcompiler.lowering.row_maps import row_body
 from dfcompiler.lowering.scalars import compute_type, stored_type
 from dfcompiler.lowering.symbolic import (
     ceil_div,

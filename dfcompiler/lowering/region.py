@@ -9,11 +9,11 @@ whatever must happen once stands in a map.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import dace
 from dace import dtypes, subsets
 from dace.sdfg import nodes
+from dace.sdfg.state import ControlFlowRegion
 
 
 def in_one_region(body: dace.SDFG, name: str) -> dace.SDFG:
@@ -50,7 +50,7 @@ def in_one_region(body: dace.SDFG, name: str) -> dace.SDFG:
     return sdfg
 
 
-def add_barrier(region: Any, label: str) -> None:
+def add_barrier(region: ControlFlowRegion, label: str) -> None:
     """A state, the first of `region`, in which the threads wait for each other.
 
     Each arm of a data-dependent branch begins with one: no thread may overwrite a flag that

@@ -28,9 +28,13 @@ _CTYPES = {
 _STORED = {**_CTYPES, DType.F16: "dace::float16", DType.BF16: "dace::bfloat16"}
 
 _FUNCTIONS = {
-    **{name: name for name in ("exp", "log", "sqrt", "rsqrt", "sin", "cos", "tanh", "erf")},
-    **{name: name for name in ("sigmoid", "silu", "floor", "ceil", "round")},
-    **{name: name for name in ("neg", "abs", "sign", "pow")},
+    **{
+        name: name
+        for name in (
+            *("exp", "log", "sqrt", "rsqrt", "sin", "cos", "tanh", "erf", "sigmoid", "silu"),
+            *("floor", "ceil", "round", "neg", "abs", "sign", "pow"),
+        )
+    },
     "add": "add",
     "sub": "sub",
     "mul": "mul",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -71,12 +72,12 @@ def unit_range(*indices: Any) -> subsets.Range:
     return subsets.Range([(index, index, 1) for index in indices or (0,)])
 
 
-def full_range(shape: Any) -> subsets.Range:
+def full_range(shape: Iterable[Any]) -> subsets.Range:
     """The subset with every index on each axis."""
     return subsets.Range([(0, extent - 1, 1) for extent in shape])
 
 
-def product(values: Any) -> Any:
+def product(values: Iterable[Any]) -> Any:
     """The product of integers and expressions."""
     total: Any = 1
     for value in values:

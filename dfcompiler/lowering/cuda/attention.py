@@ -10,11 +10,12 @@ import dace
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
-from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.attention import attention_work, operands, refuse_tiled
+from dfcompiler.lowering.context import Context, location
 from dfcompiler.lowering.cuda.maps import add_launch
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes.expansion import broadcast_strides
-from dfcompiler.lowering.symbolic import contraction_work, expression, product, text
+from dfcompiler.lowering.symbolic import text
 from dfcompiler.lowering.views import from_first_element
 
 STORAGE: Mapping[DType, str] = {
@@ -36,9 +37,9 @@ def lower_attention(context: Context, op: Op) -> None:
     Raises:
         UnsupportedError: for element types, widths or layouts that there is no kernel for.
     """
-    where = (f"{op.result}: {op.type} = attention {', '.join(op.inputs)}", op.source)
+    where = location(op)
     _check(context, op, where)
-    names = dict(zip(("_q", "_k", "_v", "_mask"), op.inputs, strict=False))
+    names = operands(op)
     arrays = {
         connector: from_first_element(context.sdfg.arrays[context.array(name)])
         for connector, name in ({"_o": op.result} | names).items()
@@ -52,9 +53,7 @@ def lower_attention(context: Context, op: Op) -> None:
     problem = f"{_SPACE}Attention<{dtype}, {mask}>"
     context.instantiate("attention", f"template cudaError_t {template}(cudaStream_t, {problem});")
     call = f"{template}(__dace_current_stream, {problem}{{{_fields(op, arrays)}}})"
-    batch, heads, queries, value_width = (expression(dim) for dim in op.type.shape)
-    keys, depth = (expression(dim) for dim in context.type(op.inputs[1]).shape[2:])
-    work = contraction_work(keys * (depth + value_width), product((batch, heads, queries)))
+    work = attention_work(context, op)
     add_launch(context, op, names, f"DFC_CUDA(__state, {call});", work=work)
     context.record(_record(context, op, width))
 
@@ -84,11 +83,7 @@ def padded_width(context: Context, op: Op, where: tuple[str, str]) -> int:
 
 
 def _check(context: Context, op: Op, where: tuple[str, str]) -> None:
-    implementation = context.expansions.get("attention", "native")
-    if implementation != "native":
-        raise UnsupportedError(
-            f"attention has no expansion {implementation!r} on GPUs; there is native", where
-        )
+    context.expansion(op, "attention", ("native",))
     dtypes = {context.type(name).dtype for name in (*op.inputs[:3], op.result)}
     if len(dtypes) > 1 or op.type.dtype not in STORAGE:
         names = ", ".join(sorted(dtype.value for dtype in dtypes))
@@ -97,8 +92,7 @@ def _check(context: Context, op: Op, where: tuple[str, str]) -> None:
     if len(op.inputs) == 4 and context.type(op.inputs[3]).dtype not in allowed:
         found = context.type(op.inputs[3]).dtype.value
         raise UnsupportedError(f"its mask is {found}; bool or numbers are read", where)
-    if any(context.type(name).layout.is_tiled for name in (*op.inputs, op.result)):
-        raise UnsupportedError("attention does not read or write tiled layouts", where)
+    refuse_tiled(context, op)
 
 
 def _fields(op: Op, arrays: Mapping[str, dace.data.Array]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import dace
+from dace.sdfg.state import ControlFlowRegion
 
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.cuda.maps import add_host_tasklet
-from dfcompiler.lowering.maps import Access, whole
+from dfcompiler.lowering.maps import Access, add_tasklet, whole
 from dfcompiler.lowering.symbolic import unit_range
-from dfcompiler.lowering.views import DACE_TYPES, NOWHERE
+from dfcompiler.lowering.views import DACE_TYPES
 
 _FETCH = (
     "DFC_CUDA(__state, cudaMemcpyAsync(&_value, _flag, sizeof(_value), cudaMemcpyDeviceToHost,"
@@ -30,22 +28,13 @@ def fetched_flag(context: Context, name: str) -> str:
     variable = f"host_flag{number}"
     context.sdfg.add_scalar(variable, DACE_TYPES[context.type(name).dtype], transient=True)
     context.include("cuda/check.h")
-    state = dace.SDFGState(f"fetch_{variable}")
-    state.set_default_lineinfo(NOWHERE)
-    state.nosync = True
-    context.append(state)
-    add_host_tasklet(
-        context,
-        state,
-        "fetch_flag",
-        [whole(context, "_flag", flag)],
-        [Access("_value", variable, unit_range(0))],
-        _FETCH,
-    )
+    source, value = whole(context, "_flag", flag), Access("_value", variable, unit_range(0))
+    state = context.add_state(f"fetch_{variable}")
+    add_tasklet(context, state, "fetch_flag", [source], [value], _FETCH)
     return variable
 
 
-def begin_arm(region: Any, label: str) -> None:
+def begin_arm(region: ControlFlowRegion, label: str) -> None:
     """An empty state: kernels of a stream run in order, so nobody has to wait."""
     region.add_state(label, is_start_block=True)
 

@@ -34,15 +34,7 @@ from dace.sdfg import nodes
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.packs import ELEMENT, in_packs, is_flat
-from dfcompiler.lowering.maps import (
-    ONCE,
-    Access,
-    MapBody,
-    add_scopes,
-    connector_type,
-    memlet,
-    whole,
-)
+from dfcompiler.lowering.maps import ONCE, Access, MapBody, add_scopes, add_tasklet, whole
 from dfcompiler.lowering.symbolic import is_static, product, quotient_and_rest, symbol, text
 
 BLOCK = 256
@@ -94,10 +86,10 @@ def add_launch(
     code: str,
     *,
     work: Any,
-    writes: Mapping[str, str] | None = None,
-    suffix: str = "",
 ) -> None:
     """Adds a state with host code that launches kernels on ``__dace_current_stream``.
+
+    The code writes to the operator's result through ``_o``.
 
     Args:
         context: where to.
@@ -105,48 +97,13 @@ def add_launch(
         reads: device pointers to first elements: connector → ``%value`` or ``@container``.
         code: C++; calls are wrapped: ``DFC_CUDA(__state, dfc::cuda::gemm<…>(…));``.
         work: cost of the operator in element-wise operations.
-        writes: as `reads`; ``_o`` → the operator's result when not given.
-        suffix: tells states of the same operator apart.
     """
     context.include("cuda/check.h")
     context.works.append(work)
-    state = context.new_state(op, suffix)
+    state = context.new_state(op)
     ins = [whole(context, c, context.array(name)) for c, name in reads.items()]
-    outs = writes if writes is not None else {"_o": op.result}
-    add_host_tasklet(
-        context,
-        state,
-        op.kind,
-        ins,
-        [whole(context, c, context.array(name)) for c, name in outs.items()],
-        code,
-    )
-
-
-def add_host_tasklet(
-    context: Context,
-    state: dace.SDFGState,
-    label: str,
-    reads: Sequence[Access],
-    writes: Sequence[Access],
-    code: str,
-) -> None:
-    """Adds host code outside of any map, in order with the kernels before and after it."""
-    sdfg = context.sdfg
-    tasklet = state.add_tasklet(
-        label,
-        {access.connector: connector_type(sdfg, access) for access in reads},
-        {access.connector: connector_type(sdfg, access) for access in writes},
-        code,
-        dtypes.Language.CPP,
-        side_effects=True,
-    )
-    for access in reads:
-        source = state.add_read(access.array)
-        state.add_edge(source, None, tasklet, access.connector, memlet(sdfg, access))
-    for access in writes:
-        target = state.add_write(access.array)
-        state.add_edge(tasklet, access.connector, target, None, memlet(sdfg, access))
+    out = whole(context, "_o", context.array(op.result))
+    add_tasklet(context, state, op.kind, ins, [out], code)
 
 
 def _threads_along(extent: Any) -> int:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dfcompiler.ir.program import Op
-from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.cuda.maps import add_row_map
-from dfcompiler.lowering.cuda.threads import row_threads
+from dfcompiler.lowering.cuda.row_maps import KERNELS, add_rows
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map
 from dfcompiler.lowering.normalization import norm_body, softmax_body
-from dfcompiler.lowering.symbolic import expression, product
+from dfcompiler.lowering.symbolic import expression
 
 HEADER = "cuda/rows.h"
-KERNELS = ("cuda",)
-"""The generated file that calls device functions."""
 
 
 def lower_softmax(context: Context, op: Op) -> None:
@@ -47,15 +41,3 @@ def add_normalized_rows(context: Context, op: Op, body: MapBody, what: str = "")
     threads = add_rows(context, op, body, expression(op.type.shape[-1]), op.type.dtype)
     reason = f"{what}one block of {threads} threads a row, statistics from registers"
     context.record(KernelRecord(op, "dace-map + row function", reason))
-
-
-def add_rows(context: Context, op: Op, body: MapBody, length: Any, dtype: DType) -> int:
-    """Adds a map with a block for each row of `length` elements of `dtype`.
-
-    Returns:
-        the threads of a block.
-    """
-    rows = product(extent for _, extent in body.ranges)
-    threads = row_threads(context, length, rows, dtype.bytes)
-    add_row_map(context, context.new_state(op), body, threads)
-    return threads

@@ -16,26 +16,32 @@ import sympy
 from dace.symbolic import int_floor
 
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.threads import LOAD_BYTES
 from dfcompiler.lowering.maps import Access, MapBody, whole
 from dfcompiler.lowering.symbolic import ceil_div, is_static, symbol, text
 from dfcompiler.lowering.views import strides
 
 ELEMENT, _PACK = "_element", "_pack"
-_TRANSACTION_BYTES = 16
 # Threads of a multiprocessor that hide each other's latency: short arrays take smaller packs.
 _BUSY_THREADS = 512
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an access goes: elements behind the first one of its array, by the flat position."""
+    """Where an access goes.
+
+    Attributes:
+        access: the access.
+        offset: elements behind the first one of its array, by the flat position.
+        follows: whether that is the flat position itself, and something that it does not change.
+    """
 
     access: Access
-    offset: Any
+    offset: sympy.Expr
     follows: bool
 
-    def step(self, width: int) -> Any:
-        """Elements between neighbours of an aligned pack; `None` where that is not one number.
+    def step(self, width: int) -> int | None:
+        """Elements between neighbours of an aligned pack; None where that is not one number.
 
         A pack lies inside of one row where rows are multiples of it: quotients do not change.
         """
@@ -71,7 +77,7 @@ def is_flat(context: Context, body: MapBody, values: Mapping[Any, Any]) -> bool:
         place = _place(context, access, values)
         if place is None or place.follows:
             continue
-        quotients = getattr(place.offset, "atoms", lambda _: ())(int_floor)
+        quotients = place.offset.atoms(int_floor)
         if not all(is_static(quotient.args[1]) for quotient in quotients):
             return False
     return True
@@ -155,9 +161,9 @@ def _ctype(context: Context, access: Access) -> str:
 
 
 def _width(context: Context, packed: Sequence[_Place], extent: Any) -> int:
-    """Elements of a pack: one transaction of the widest type, fewer where threads would be few."""
+    """Elements of a pack: one load of the widest type, fewer where threads would be few."""
     arrays = context.sdfg.arrays
-    width: int = _TRANSACTION_BYTES // max(arrays[p.access.array].dtype.bytes for p in packed)
+    width: int = LOAD_BYTES // max(arrays[p.access.array].dtype.bytes for p in packed)
     while is_static(extent) and width > 1:
         if int(extent) >= width * _BUSY_THREADS * context.gpu.multiprocessors:
             break

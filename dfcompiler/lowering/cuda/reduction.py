@@ -9,7 +9,7 @@ from typing import Any
 from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.cuda.normalization import KERNELS, add_rows
+from dfcompiler.lowering.cuda.row_maps import KERNELS, add_rows
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map
 from dfcompiler.lowering.reduction import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.cuda.normalization import KERNELS
+from dfcompiler.lowering.cuda.row_maps import KERNELS
 from dfcompiler.lowering.cuda.threads import LOAD_BYTES
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import add_map

@@ -14,7 +14,8 @@ from __future__ import annotations
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.cuda.normalization import HEADER, KERNELS, add_normalized_rows
+from dfcompiler.lowering.cuda.normalization import HEADER, add_normalized_rows
+from dfcompiler.lowering.cuda.row_maps import KERNELS
 from dfcompiler.lowering.cuda.threads import LOAD_BYTES
 from dfcompiler.lowering.row import Row
 from dfcompiler.lowering.scalars import compute_type

@@ -1,4 +1,4 @@
-"""DaCe library nodes for contractions, each with a `pure` and a `native` expansion."""
+"""DaCe library nodes for contractions: each has a `native` expansion, most a `pure` one too."""
 
 from dfcompiler.lowering.nodes.attention import Attention
 from dfcompiler.lowering.nodes.attention_bf16 import AttentionBf16

@@ -36,6 +36,7 @@ class MatMulBf16(nodes.LibraryNode):
 
     Attributes:
         stages: names of the epilogue's stages, in order.
+        packed: whether B is packed, as it always is; `Problem` asks.
         panel: columns of a panel, which are those of the register tile.
     """
 
