@@ -3,6 +3,11 @@
     python -m benchmarks.gpu prepare FOLDER     anywhere with nvcc: cross-compiles the artifacts
     python -m benchmarks.gpu run FOLDER         on the GPU: Python, numpy, torch; nine minutes
 
+Where gigabytes of weights are too much to carry, ``prepare --without-weights`` leaves them and
+large ONNX files out, and the other machine makes them before ``run``:
+
+    python -m benchmarks.gpu weights FOLDER     needs what `gpu_weights` names
+
 Every contestant is checked against torch in float64 first, on fresh inputs and poisoned outputs;
 ours count only if their error is at most 1.5 times that of torch in the same precision. Then ours
 (with each expansion of products), torch eager, torch.compile (max-autotune), and, where they are
@@ -23,12 +28,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_cases import CASES
+from benchmarks.gpu_cases import CASES, Case
 from benchmarks.gpu_measure import measure_cases
-from benchmarks.gpu_prepare import prepare
+from benchmarks.gpu_prepare import prepare, prepare_without_weights
 from benchmarks.gpu_report import result_of, table
 from benchmarks.gpu_supervise import supervise
 from benchmarks.gpu_timing import measure_ceilings
+from benchmarks.gpu_weights import check_installed, make_weights, without_weights
 
 BUDGET_S = 510.0
 """Seconds for the cases; with the start and the ceilings nine minutes."""
@@ -77,22 +83,48 @@ def write(folder: Path, result: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prepares artifacts, or runs them and writes ``gpu.json`` and ``gpu.md`` beside them."""
+    """Prepares artifacts, makes their weights, or runs them and writes ``gpu.json``, ``gpu.md``."""
     parser = argparse.ArgumentParser(prog="benchmarks.gpu")
-    parser.add_argument("what", choices=("prepare", "run"))
+    parser.add_argument("what", choices=("prepare", "weights", "run"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--target", default="cuda:sm_90")
     known = [case.name for case in CASES]
     parser.add_argument("--case", action="append", choices=known, help="may be repeated")
     parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds of 'run'")
+    parser.add_argument("--without-weights", action="store_true", help="of 'prepare'")
     given = parser.parse_args(arguments)
+    if given.without_weights and given.what != "prepare":
+        parser.error(f"--without-weights is an option of prepare, not of {given.what}")
     cases = [case for case in CASES if not given.case or case.name in given.case]
     if given.what == "prepare":
         given.folder.mkdir(parents=True, exist_ok=True)
-        prepare(given.folder, given.target, cases)
-        return
-    for result in run(given.folder, [case.name for case in cases], given.budget):
-        write(given.folder, result)
+        making = prepare_without_weights if given.without_weights else prepare
+        making(given.folder, given.target, cases)
+    elif given.what == "weights":
+        weigh(given.folder, cases)
+    else:
+        race(given.folder, cases, given.budget)
+
+
+def weigh(folder: Path, cases: Sequence[Case]) -> None:
+    """Makes missing weights.
+
+    Raises:
+        SystemExit: with a line for each case that has none still.
+    """
+    check_installed()
+    failures = make_weights(folder, cases)
+    if failures:
+        raise SystemExit("\n".join(f"{name}: {why}" for name, why in failures.items()))
+
+
+def race(folder: Path, cases: Sequence[Case], budget_s: float) -> None:
+    """Runs cases, and writes after each what there is by then."""
+    for case in cases:
+        if without_weights(case, folder):
+            print(f"{case.name} has no weights; 'weights' makes them", file=sys.stderr, flush=True)
+    for result in run(folder, [case.name for case in cases], budget_s):
+        write(folder, result)
         print(f"{len(result['rows'])} of {len(cases)} cases", file=sys.stderr, flush=True)
     print(table(result))
 

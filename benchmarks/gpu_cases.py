@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from benchmarks.gpu_modules import AddNorm, Attention, DecodeStep, EncoderLayer, Gated
 
+WEIGHTS = "weights.bin"
+"""The file of an artifact that may have stayed behind; see `gpu_weights`."""
+
 
 @dataclass(frozen=True)
 class Case:

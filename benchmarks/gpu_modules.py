@@ -112,10 +112,13 @@ class DecodeStep(nn.Module):
 
 
 def rotary_tables(position: int, depth: int, base: float = 5e5) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of a position, each frequency twice: two tensors of [depth]."""
-    frequencies = base ** (-torch.arange(0, depth, 2) / depth)
+    """Cosines and sines of a position, each frequency twice: two tensors of [depth].
+
+    Computed in float64, so that machines with other vector units agree after rounding.
+    """
+    frequencies = base ** (-torch.arange(0, depth, 2, dtype=torch.float64) / depth)
     angles = (position * frequencies).repeat(2)
-    return angles.cos(), angles.sin()
+    return angles.cos().float(), angles.sin().float()
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_cases import Case
+from benchmarks.gpu_cases import WEIGHTS, Case
 from benchmarks.gpu_timing import Call, Timed, by_clock, by_events, captured
 
 
@@ -68,6 +68,8 @@ def ours(name: str, work: Work) -> Contestant:
     path = work.folder / work.case.artifacts[name]
     if not path.is_dir():
         raise MissingError(f"there is no {path.name}; 'prepare' makes it")
+    if not (path / WEIGHTS).is_file():
+        raise MissingError(f"{path.name} has no {WEIGHTS}; 'weights' makes it")
     model: Any = load(path)
     model.use_stream(torch.cuda.current_stream().cuda_stream)
     (output,) = model.run(work.inputs)

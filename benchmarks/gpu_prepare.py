@@ -8,23 +8,50 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_cases import Case
+from benchmarks.gpu_cases import WEIGHTS, Case
+
+LARGE_BYTES = 1 << 20
+"""An ONNX file of a module with more weights than this does not travel without weights."""
 
 
 def prepare(folder: Path, target: str, cases: Sequence[Case]) -> None:
     """Compiles every artifact, and exports every ONNX file, that is not in `folder` yet."""
+    for case in cases:
+        compile_artifacts(case, folder, target)
+        _export(case, folder)
+
+
+def prepare_without_weights(folder: Path, target: str, cases: Sequence[Case]) -> None:
+    """Like `prepare`, for a folder that travels: `benchmarks.gpu_weights` makes what is missing.
+
+    Large ONNX files are left out, and named.
+    """
+    for case in cases:
+        compile_artifacts(case, folder, target)
+        for name in case.artifacts.values():
+            (folder / name / WEIGHTS).unlink(missing_ok=True)
+        if "onnxruntime" not in case.peers or weights_bytes(case) <= LARGE_BYTES:
+            _export(case, folder)
+        else:
+            print(f"{case.onnx}: left out, it is large", file=sys.stderr, flush=True)
+
+
+def compile_artifacts(case: Case, folder: Path, target: str) -> None:
+    """Compiles every artifact of a case that is not in `folder` yet."""
     import dfcompiler as dfc
 
-    for case in cases:
-        default, *others = case.artifacts.values()
-        with torch.no_grad():
-            if _is_wanted(folder / default):
-                dfc.compile(case.module(), folder / default, target, example_inputs=case.example(0))
-            for name, expansion in zip(others, case.expansions, strict=True):
-                if _is_wanted(folder / name):
-                    compile_with(case, folder / name, target, {"matmul": expansion})
-            if "onnxruntime" in case.peers and _is_wanted(folder / case.onnx):
-                export_onnx(case, folder / case.onnx)
+    default, *others = case.artifacts.values()
+    with torch.no_grad():
+        if _is_wanted(folder / default):
+            dfc.compile(case.module(), folder / default, target, example_inputs=case.example(0))
+        for name, expansion in zip(others, case.expansions, strict=True):
+            if _is_wanted(folder / name):
+                compile_with(case, folder / name, target, {"matmul": expansion})
+
+
+def weights_bytes(case: Case) -> int:
+    """Bytes of parameters and buffers of the module."""
+    return sum(value.nbytes for value in case.module().state_dict().values())
 
 
 def compile_with(case: Case, out: Path, target: str, expansions: dict[str, str]) -> None:
@@ -56,6 +83,12 @@ def export_onnx(case: Case, path: Path) -> None:
         dynamo=True,
         verbose=False,
     )
+
+
+def _export(case: Case, folder: Path) -> None:
+    if "onnxruntime" in case.peers and _is_wanted(folder / case.onnx):
+        with torch.no_grad():
+            export_onnx(case, folder / case.onnx)
 
 
 def _is_wanted(path: Path) -> bool:

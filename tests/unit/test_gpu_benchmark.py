@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +18,20 @@ import onnxruntime
 import pytest
 import torch
 
-from benchmarks import gpu_measure
-from benchmarks.gpu import run
-from benchmarks.gpu_cases import CASES, Case, attention, encoder
+from benchmarks import gpu_measure, gpu_prepare
+from benchmarks.gpu import main, run
+from benchmarks.gpu_cases import CASES, WEIGHTS, Case, attention, encoder
 from benchmarks.gpu_goals import GOALS, outcomes
 from benchmarks.gpu_measure import Attempts, WrongError, error, exact_of, judged
 from benchmarks.gpu_modules import AddNorm, DecodeStep, Gated, rotary_tables, rotated
-from benchmarks.gpu_peers import PEERS, Contestant, MissingError, Work
-from benchmarks.gpu_prepare import compile_with, export_onnx, prepare
+from benchmarks.gpu_peers import PEERS, Contestant, MissingError, Work, ready
+from benchmarks.gpu_prepare import compile_with, export_onnx, prepare, prepare_without_weights
 from benchmarks.gpu_report import PEERS as COLUMNS
 from benchmarks.gpu_report import result_of, spread, table, with_ratios
 from benchmarks.gpu_supervise import supervise
 from benchmarks.gpu_timing import ROUNDS as ROUNDS_OF_A_CASE
 from benchmarks.gpu_timing import by_clock, take_turns
+from benchmarks.gpu_weights import make_weights
 from dfcompiler.api import import_model
 from dfcompiler.api.optimizing import rewritten
 from dfcompiler.errors import UnsupportedError
@@ -35,7 +39,9 @@ from dfcompiler.runtime.manifest import read_manifest
 from dfcompiler.target import parse_target
 from tests.cuda_emulation import emulated_model, toolkit
 from tests.rehearsal import rehearsal
+from tests.tiny_gpu_case import TINY
 
+ROOT = Path(__file__).resolve().parents[2]
 CEILINGS = {"copy_bytes_per_s": 4e12, "bf16_flops_per_s": 8e14}
 MACHINE = {"gpu": "G", "driver": "1", "cuda": "13", "torch": "2", "memory_bytes": 1}
 ROUNDS = {
@@ -359,6 +365,123 @@ def test_every_expansion_is_prepared(tmp_path: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     prepare(tmp_path, "cuda:sm_90", [case])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
+
+
+BLOCKER = """
+import sys
+from importlib.machinery import PathFinder
+class Rest(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in BLOCKED else super().find_spec(name, path, target)
+sys.meta_path = [Rest if one is PathFinder else one for one in sys.meta_path]
+"""
+
+
+def without_packages(blocked: Sequence[str], code: str) -> subprocess.CompletedProcess[str]:
+    """A process that runs `code` where some packages are not installed."""
+    whole = f"BLOCKED = {set(blocked)!r}\n{BLOCKER}{code}"
+    return subprocess.run([sys.executable, "-c", whole], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A case as `prepare` makes it."""
+    if toolkit() is None:
+        pytest.skip("the CUDA toolkit's headers are missing")
+    folder = tmp_path_factory.mktemp("whole")
+    prepare(folder, "cuda:sm_90", [TINY])
+    return folder
+
+
+@pytest.fixture
+def travelling(whole: Path, tmp_path: Path) -> Path:
+    """The same as it travels."""
+    folder = tmp_path / "travelling"
+    shutil.copytree(whole, folder)
+    prepare_without_weights(folder, "cuda:sm_90", [TINY])
+    assert not list(folder.rglob(WEIGHTS))
+    return folder
+
+
+def test_weights_are_made_again_where_little_is_installed(whole: Path, travelling: Path) -> None:
+    blocked = ("dace", "onnx", "onnxscript", "onnxruntime", "scipy", "safetensors", "rich", "typer")
+    code = f"""
+from pathlib import Path
+from benchmarks.gpu_weights import check_installed, make_weights
+from tests.tiny_gpu_case import TINY
+check_installed()
+print(make_weights(Path({str(travelling)!r}), [TINY]), BLOCKED & {{*sys.modules}})
+"""
+    done = without_packages(blocked, code)
+    assert done.stdout == "{} set()\n", done.stderr
+    artifacts = TINY.artifacts.values()
+    for name in artifacts:
+        made = travelling / name / WEIGHTS
+        assert made.read_bytes() == (whole / name / WEIGHTS).read_bytes()
+        read_manifest(travelling / name, verify_hashes=True)
+    assert len({(travelling / name / WEIGHTS).stat().st_ino for name in artifacts}) == 1
+    assert not list(travelling.rglob("*.part"))
+
+
+def test_what_weights_need_is_asked_for_first() -> None:
+    code = "from benchmarks.gpu_weights import check_installed\ncheck_installed()"
+    done = without_packages(("ml_dtypes", "networkx"), code)
+    assert done.returncode == 1
+    assert done.stderr == "benchmarks.gpu: 'weights' needs ml_dtypes, networkx; not installed\n"
+
+
+def test_weights_that_differ_cost_their_case(travelling: Path) -> None:
+    other = replace(TINY, build=lambda: torch.nn.Linear(64, 48).apply(shifted))
+    longer = replace(TINY, build=lambda: torch.nn.Linear(64, 40))
+    (said,) = make_weights(travelling, [other]).items()
+    assert said[0] == "tiny"
+    assert said[1].startswith("WeightsError: the weights of tiny.dfc have the sha256 ")
+    (said,) = make_weights(travelling, [longer]).items()
+    assert said[1].startswith("WeightsError: a weight is {'name': ")
+    assert "'bytes': 80}; the manifest of tiny.dfc expects" in said[1]
+    assert not list(travelling.rglob(f"{WEIGHTS}*"))
+    assert make_weights(travelling, [TINY]) == {}
+
+
+def shifted(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 1
+
+
+def test_an_artifact_without_weights_says_what_makes_them(travelling: Path) -> None:
+    work = Work(TINY, travelling, TINY.module(), {}, torch.zeros(1))
+    with pytest.raises(MissingError, match=r"^tiny\.dfc has no weights\.bin; 'weights' makes it$"):
+        ready("ours", work)
+
+
+def test_a_run_says_which_cases_have_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "softmax.dfc").mkdir()
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        main(["run", str(tmp_path), "--case", "softmax", "--case", "gated"])
+    assert capsys.readouterr().err == "softmax has no weights; 'weights' makes them\n"
+
+
+def test_who_makes_weights_is_told_which_cases_have_none_still(tmp_path: Path) -> None:
+    (tmp_path / "softmax.dfc").mkdir()
+    with pytest.raises(SystemExit, match=r"^softmax: FileNotFoundError: .*manifest\.json"):
+        main(["weights", str(tmp_path), "--case", "softmax", "--case", "gated"])
+
+
+def test_large_onnx_files_are_left_out_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_prepare, "compile_artifacts", lambda case, folder, target: None)
+    monkeypatch.setattr(gpu_prepare, "export_onnx", lambda case, path: path.touch())
+    small = replace(TINY, build=lambda: torch.nn.Linear(512, 1000))
+    large = replace(small, name="large", build=lambda: torch.nn.Linear(512, 1024))
+    prepare_without_weights(tmp_path, "cuda:sm_90", [small, large])
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+    assert "large.onnx: left out, it is large\n" in capsys.readouterr().err
 
 
 def test_an_expansion_that_the_target_does_not_have_is_refused(tmp_path: Path) -> None:
