@@ -13,6 +13,7 @@ from dfcompiler.cli.options import (
     FormatOption,
     ModelArgument,
     PipelineOption,
+    PrecisionOption,
     ShapeOption,
     TargetOption,
     parse_shapes,
@@ -28,6 +29,7 @@ def explain_command(
     shape: ShapeOption = None,
     target: TargetOption = "cpu",
     pipeline: PipelineOption = "default",
+    precision: PrecisionOption = "f32",
     form: FormatOption = Format.TEXT,
 ) -> None:
     """Show what a pass did to a model, and where and why it declined."""
@@ -37,7 +39,8 @@ def explain_command(
 
     session: Session = context.obj
     machine = parse_target(target)
-    whole = api.resolve_pipeline(pipeline, machine)
+    api.Options(target=target, pipeline=pipeline, precision=precision).check()
+    whole = api.resolve_pipeline(pipeline, machine, precision)
     last = position(whole, name)
     with session.working("importing the model"):
         program = api.specialize(api.import_model(model), parse_shapes(shape))

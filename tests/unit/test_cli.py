@@ -133,6 +133,21 @@ def test_explain_tells_what_a_pass_did(tmp_path: Path, capsys: pytest.CaptureFix
     assert "the pipeline has no pass fuse-everything" in err
 
 
+def test_explain_tells_what_stays_wide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wide.ir"
+    path.write_text(
+        "program wide() {\n  input @x: f32[4]\n  output @y: f32[4]\n  state main {\n"
+        "    %0: f32[] = constant {value = 1000000.0}\n    @y: f32[4] = mul @x, %0\n  }\n}\n"
+    )
+    options = ("--target", "cuda:sm_90", "--precision", "f16")
+    found = run_json(capsys, "explain", "narrow-values", path, *options)
+    (declined,) = found["declined"]
+    assert declined["reason"] == "%0 holds 1e+06, and f16 ends at 65504"
+    code, _, err = run(capsys, "explain", "canonicalize", path, "--precision", "f8")
+    assert code == 4
+    assert "precision f8 is not supported" in err
+
+
 def test_verify_compares_with_the_interpreter(
     small_program: Path, small_artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
