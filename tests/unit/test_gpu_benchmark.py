@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -93,6 +95,26 @@ def test_modules_run_and_are_the_same_each_time() -> None:
     step = DecodeStep(2, 32, 4, 2, 48, 6)
     cache = torch.randn(2, 1, 2, 6, 8)
     assert step(torch.randn(1, 1, 32), cache, cache).shape == (1, 1, 32)
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_weights_are_the_same_on_other_vector_units(capability: str) -> None:
+    """The bound of 1 / √96 is no power of two: a fused multiply-add rounds once, others twice."""
+    case = replace(TINY, dtype=torch.float16, build=lambda: torch.nn.Linear(96, 4096))
+    code = """
+import hashlib
+from dataclasses import replace
+import torch
+from tests.tiny_gpu_case import TINY
+case = replace(TINY, dtype=torch.float16, build=lambda: torch.nn.Linear(96, 4096))
+print(hashlib.sha256(case.module().weight.detach().numpy()).hexdigest())
+"""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    weight = next(case.module().parameters()).detach().numpy()
+    assert done.stdout == f"{hashlib.sha256(weight).hexdigest()}\n", done.stderr
 
 
 def test_rotary_embedding_depends_on_distances_alone() -> None:
