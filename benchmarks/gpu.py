@@ -6,7 +6,7 @@
 Where gigabytes of weights are too much to carry, ``prepare --without-weights`` leaves them and
 large ONNX files out, and the other machine makes them before ``run``:
 
-    python -m benchmarks.gpu weights FOLDER     needs what `gpu_weights` names
+    python -m benchmarks.gpu weights FOLDER     needs what `on_gpu.weights` names
 
 Every contestant is checked against torch in float64 first, on fresh inputs and poisoned outputs;
 ours count only if their error is at most 1.5 times that of torch in the same precision. Then ours
@@ -28,13 +28,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_cases import CASES, Case
-from benchmarks.gpu_measure import measure_cases
-from benchmarks.gpu_prepare import prepare, prepare_without_weights
-from benchmarks.gpu_report import result_of, table
-from benchmarks.gpu_supervise import supervise
-from benchmarks.gpu_timing import measure_ceilings
-from benchmarks.gpu_weights import check_installed, make_weights, without_weights
+from benchmarks.on_gpu.cases import CASES, Case
+from benchmarks.on_gpu.measure import measure_cases
+from benchmarks.on_gpu.prepare import prepare, prepare_without_weights
+from benchmarks.on_gpu.report import result_of, table
+from benchmarks.on_gpu.supervise import supervise
+from benchmarks.on_gpu.timing import measure_ceilings
+from benchmarks.on_gpu.weights import check_installed, make_weights, without_weights
 
 BUDGET_S = 510.0
 """Seconds for the cases; with the start and the ceilings nine minutes."""

@@ -1,4 +1,4 @@
-"""A process for `benchmarks.gpu_supervise`, in a file that loads at once."""
+"""A process for `benchmarks.on_gpu.supervise`, in a file that loads at once."""
 
 from __future__ import annotations
 

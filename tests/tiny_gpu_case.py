@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.gpu_cases import Case
+from benchmarks.on_gpu.cases import Case
 
 TINY = Case(
     "tiny",

@@ -20,20 +20,21 @@ import onnxruntime
 import pytest
 import torch
 
-from benchmarks import gpu_measure, gpu_prepare
 from benchmarks.gpu import main, run
-from benchmarks.gpu_cases import CASES, WEIGHTS, Case, attention, encoder
-from benchmarks.gpu_goals import GOALS, outcomes
-from benchmarks.gpu_measure import Attempts, WrongError, error, exact_of, judged
-from benchmarks.gpu_modules import AddNorm, DecodeStep, Gated, rotary_tables, rotated
-from benchmarks.gpu_peers import PEERS, Contestant, MissingError, Work, ready
-from benchmarks.gpu_prepare import compile_with, export_onnx, prepare, prepare_without_weights
-from benchmarks.gpu_report import PEERS as COLUMNS
-from benchmarks.gpu_report import result_of, spread, table, with_ratios
-from benchmarks.gpu_supervise import supervise
-from benchmarks.gpu_timing import ROUNDS as ROUNDS_OF_A_CASE
-from benchmarks.gpu_timing import by_clock, take_turns
-from benchmarks.gpu_weights import make_weights
+from benchmarks.on_gpu import measure as measuring
+from benchmarks.on_gpu import prepare as preparing
+from benchmarks.on_gpu.cases import CASES, WEIGHTS, Case, attention, encoder
+from benchmarks.on_gpu.goals import GOALS, outcomes
+from benchmarks.on_gpu.measure import Attempts, WrongError, error, exact_of, judged
+from benchmarks.on_gpu.modules import AddNorm, DecodeStep, Gated, rotary_tables, rotated
+from benchmarks.on_gpu.peers import PEERS, Contestant, MissingError, Work, ready
+from benchmarks.on_gpu.prepare import compile_with, export_onnx, prepare, prepare_without_weights
+from benchmarks.on_gpu.report import PEERS as COLUMNS
+from benchmarks.on_gpu.report import result_of, spread, table, with_ratios
+from benchmarks.on_gpu.supervise import supervise
+from benchmarks.on_gpu.timing import ROUNDS as ROUNDS_OF_A_CASE
+from benchmarks.on_gpu.timing import by_clock, take_turns
+from benchmarks.on_gpu.weights import make_weights
 from dfcompiler.api import import_model
 from dfcompiler.api.optimizing import rewritten
 from dfcompiler.errors import UnsupportedError
@@ -301,11 +302,11 @@ def test_a_case_is_judged_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         wrong = name == "ours_wgmma"
         return Contestant(lambda: output + 1 if wrong else output, lambda _: 2e-4, graph)
 
-    monkeypatch.setattr(gpu_measure, "ready", contestant)
+    monkeypatch.setattr(measuring, "ready", contestant)
     work = Work(case, tmp_path, module, inputs, output)
-    monkeypatch.setattr(gpu_measure, "reference", lambda case, folder, seed: (work, exact))
+    monkeypatch.setattr(measuring, "reference", lambda case, folder, seed: (work, exact))
     attempts = Attempts(lambda name: None, lambda name, why: None, lambda: None)
-    row = gpu_measure.measure(case, tmp_path, attempts)
+    row = measuring.measure(case, tmp_path, attempts)
     assert {name: len(times) for name, times in row["rounds"].items()} == dict.fromkeys(
         ("ours", "ours_cublaslt", "eager"), ROUNDS_OF_A_CASE
     )
@@ -430,7 +431,7 @@ def test_weights_are_made_again_where_little_is_installed(whole: Path, travellin
     blocked = ("dace", "onnx", "onnxscript", "onnxruntime", "scipy", "safetensors", "rich", "typer")
     code = f"""
 from pathlib import Path
-from benchmarks.gpu_weights import check_installed, make_weights
+from benchmarks.on_gpu.weights import check_installed, make_weights
 from tests.tiny_gpu_case import TINY
 check_installed()
 print(make_weights(Path({str(travelling)!r}), [TINY]), BLOCKED & {{*sys.modules}})
@@ -447,7 +448,7 @@ print(make_weights(Path({str(travelling)!r}), [TINY]), BLOCKED & {{*sys.modules}
 
 
 def test_what_weights_need_is_asked_for_first() -> None:
-    code = "from benchmarks.gpu_weights import check_installed\ncheck_installed()"
+    code = "from benchmarks.on_gpu.weights import check_installed\ncheck_installed()"
     done = without_packages(("ml_dtypes", "networkx"), code)
     assert done.returncode == 1
     assert done.stderr == "benchmarks.gpu: 'weights' needs ml_dtypes, networkx; not installed\n"
@@ -497,8 +498,8 @@ def test_who_makes_weights_is_told_which_cases_have_none_still(tmp_path: Path) -
 def test_large_onnx_files_are_left_out_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu_prepare, "compile_artifacts", lambda case, folder, target: None)
-    monkeypatch.setattr(gpu_prepare, "export_onnx", lambda case, path: path.touch())
+    monkeypatch.setattr(preparing, "compile_artifacts", lambda case, folder, target: None)
+    monkeypatch.setattr(preparing, "export_onnx", lambda case, path: path.touch())
     small = replace(TINY, build=lambda: torch.nn.Linear(512, 1000))
     large = replace(small, name="large", build=lambda: torch.nn.Linear(512, 1024))
     prepare_without_weights(tmp_path, "cuda:sm_90", [small, large])

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmarks.gpu_modules import Attention, EncoderLayer
+from benchmarks.on_gpu.modules import Attention, EncoderLayer
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the memory is torch's, too
 

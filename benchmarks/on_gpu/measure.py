@@ -1,7 +1,7 @@
 """The process of `benchmarks.gpu` that uses the device: checks every contestant, then times them.
 
 It says what it begins, so that the process that waits for it knows who was at work when it hangs
-or ends; see `gpu_supervise`.
+or ends; see `supervise.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu_cases import CASES, Case
-from benchmarks.gpu_peers import Contestant, MissingError, Work, ready
-from benchmarks.gpu_timing import take_turns
+from benchmarks.on_gpu.cases import CASES, Case
+from benchmarks.on_gpu.peers import Contestant, MissingError, Work, ready
+from benchmarks.on_gpu.timing import take_turns
 
 OURS_AT_MOST, PEERS_AT_MOST = 1.5, 10.0
 """Greatest error, over that of torch in the same precision. Ours beyond it is wrong; a peer beyond
@@ -72,7 +72,7 @@ class Attempts:
 def measure_cases(
     sender: Connection, names: Sequence[str], failed: Mapping[str, Failures], folder: Path
 ) -> None:
-    """Sends the rows of some cases: the process that `gpu_supervise` starts.
+    """Sends the rows of some cases: the process that `supervise.py` starts.
 
     Args:
         sender: where messages go.

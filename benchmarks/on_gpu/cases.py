@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu_modules import AddNorm, Attention, DecodeStep, EncoderLayer, Gated
+from benchmarks.on_gpu.modules import AddNorm, Attention, DecodeStep, EncoderLayer, Gated
 
 WEIGHTS = "weights.bin"
-"""The file of an artifact that may have stayed behind; see `gpu_weights`."""
+"""The file of an artifact that may have stayed behind; see `weights.py`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Case:
         flops: of one call; 0 where bytes are the bound.
         moved_bytes: read and written by one call at least; 0 where arithmetic is the bound.
         expansions: of products, each of which gets an artifact besides the default one.
-        peers: who takes part besides ours; see `gpu_peers`.
+        peers: who takes part besides ours; see `peers.py`.
         apart: axis of the inputs whose indices have nothing to do with each other; the reference is
             computed one index at a time, because all of it in float64 would not fit into memory.
     """

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.gpu_goals import outcomes
+from benchmarks.on_gpu.goals import outcomes
 
 PLAIN = ("eager", "compile", "flash", "cudnn", "onnxruntime", "jax")
 PEERS = (*PLAIN, "eager_graph", "compile_graph")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_cases import WEIGHTS, Case
+from benchmarks.on_gpu.cases import WEIGHTS, Case
 
 LARGE_BYTES = 1 << 20
 """An ONNX file of a module with more weights than this does not travel without weights."""
@@ -22,7 +22,7 @@ def prepare(folder: Path, target: str, cases: Sequence[Case]) -> None:
 
 
 def prepare_without_weights(folder: Path, target: str, cases: Sequence[Case]) -> None:
-    """Like `prepare`, for a folder that travels: `benchmarks.gpu_weights` makes what is missing.
+    """Like `prepare`, for a folder that travels: `benchmarks.on_gpu.weights` makes what is missing.
 
     Large ONNX files are left out, and named.
     """

@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.gpu_cases import WEIGHTS, Case
-from benchmarks.gpu_measure import sentence
+from benchmarks.on_gpu.cases import WEIGHTS, Case
+from benchmarks.on_gpu.measure import sentence
 
 if TYPE_CHECKING:
     from dfcompiler.codegen.weights import StoredTensor, WeightsTable

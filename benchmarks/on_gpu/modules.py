@@ -1,4 +1,4 @@
-"""The modules of `benchmarks.gpu_cases`: of torch alone, so that the machine needs nothing else."""
+"""The modules of the cases: of torch alone, so that the machine needs nothing else."""
 
 from __future__ import annotations
 

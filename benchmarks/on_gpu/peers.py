@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_cases import WEIGHTS, Case
-from benchmarks.gpu_timing import Call, Timed, by_clock, by_events, captured
+from benchmarks.on_gpu.cases import WEIGHTS, Case
+from benchmarks.on_gpu.timing import Call, Timed, by_clock, by_events, captured
 
 
 class MissingError(Exception):
@@ -188,13 +188,13 @@ def jax_xla(_: str, work: Work) -> Contestant:
     try:
         import jax
 
-        from benchmarks import gpu_jax
+        from benchmarks.on_gpu import jax_modules
     except ImportError as error:
         raise MissingError("jax is not installed") from error
     if jax.default_backend() != "gpu":
         raise MissingError("jax is installed without CUDA")
     torch.cuda.synchronize()
-    call, as_tensor = gpu_jax.peer(work.module, work.inputs)
+    call, as_tensor = jax_modules.peer(work.module, work.inputs)
     wait = jax.block_until_ready
     return Contestant(lambda: as_tensor(wait(call())), by_clock(call, wait))
 
