@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
 from dfcompiler.analysis.gpu_tiling import Plan, plans_from
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
-from dfcompiler.ir.types import DType, TensorType
+from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.maps import add_launch
 from dfcompiler.lowering.cuda.matmul_kernels import (
@@ -20,11 +19,11 @@ from dfcompiler.lowering.cuda.matmul_kernels import (
     plans_for,
     record_of,
 )
+from dfcompiler.lowering.cuda.product import Product, problem_of, product_of, unsupported
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map
 from dfcompiler.lowering.maps import whole as whole_array
-from dfcompiler.lowering.matmul import ACTIVATIONS, stage_of
-from dfcompiler.lowering.nodes.expansion import broadcast_strides, offset
+from dfcompiler.lowering.nodes.expansion import offset
 from dfcompiler.lowering.nodes.matmul import Problem
 from dfcompiler.lowering.symbolic import (
     contraction_work,
@@ -32,7 +31,6 @@ from dfcompiler.lowering.symbolic import (
     product,
     text,
 )
-from dfcompiler.lowering.views import from_first_element
 
 STORAGE: Mapping[DType, str] = {
     DType.F32: "float",
@@ -51,40 +49,6 @@ IMPLEMENTATIONS: Mapping[str, str] = {
 _SPACE = "dfc::cuda::"
 
 
-@dataclass(frozen=True)
-class Product:
-    """C = residual(activation(A·B + bias)) and the values that it reads.
-
-    Attributes:
-        a: left operand.
-        b: right operand.
-        bias: vector along the columns; empty for none.
-        activation: ``none`` or what `kernels/cuda/gemm.h` calls it.
-        residual: ``none``, ``add`` or ``mul``.
-        other: what the residual reads.
-    """
-
-    a: str
-    b: str
-    bias: str = ""
-    activation: str = "none"
-    residual: str = "none"
-    other: str = ""
-
-    @property
-    def reads(self) -> dict[str, str]:
-        """The value behind each connector."""
-        named = {"_a": self.a, "_b": self.b, "_bias": self.bias, "_residual": self.other}
-        return {connector: name for connector, name in named.items() if name}
-
-    @property
-    def epilogue(self) -> str:
-        """What is fused, for the record."""
-        stages = ("bias" if self.bias else "", self.activation, self.residual)
-        fused = [stage for stage in stages if stage not in ("", "none")]
-        return f"; epilogue {' + '.join(fused)}" if fused else ""
-
-
 def lower_product(context: Context, op: Op) -> None:
     """A matrix product, or the region matmul; bias; activation; residual; rounding, as one launch.
 
@@ -93,17 +57,14 @@ def lower_product(context: Context, op: Op) -> None:
     """
     found = product_of(context, op)
     _check_types(context, op, found)
-    implementation = context.expansions.get("matmul", "native")
-    if implementation not in IMPLEMENTATIONS:
-        known = ", ".join(sorted(IMPLEMENTATIONS))
-        raise UnsupportedError(f"matmul has no expansion {implementation!r}; there are {known}")
+    implementation = context.expansion(op, "matmul", IMPLEMENTATIONS)
     is_float, is_hopper = op.type.dtype is DType.F32, context.gpu.arch == "90a"
     if (implementation == "tf32" and not is_float) or (
         implementation == "wgmma" and (is_float or not is_hopper)
     ):
         scope = IMPLEMENTATIONS[implementation]
         found_here = f"{op.type.dtype.value} on {context.gpu.name}"
-        raise _unsupported(op, f"{implementation} is for {scope}; this is {found_here}")
+        raise unsupported(op, f"{implementation} is for {scope}; this is {found_here}")
     problem = problem_of(context, op, found)
     if implementation == "pure":
         _add_pure(context, op, found, problem)
@@ -111,87 +72,16 @@ def lower_product(context: Context, op: Op) -> None:
     _add_launch(context, op, found, problem, implementation)
 
 
-def product_of(context: Context, op: Op) -> Product:
-    """The product that an operator, or its region, is.
-
-    Raises:
-        UnsupportedError: if its stages are not bias, activation and residual in this order.
-    """
-    first, *rest = op.region or (op,)
-    if first.kind != "matmul":
-        what = "int8-coded weights have no kernel on GPUs" if first.kind == "dequantize" else ""
-        raise _unsupported(op, what or "it does not start with a matrix product")
-    types = {name: context.type(name) for name in op.inputs}
-    types |= {inner.result: inner.type for inner in op.region}
-    found, value = Product(*first.inputs), first.result
-    for inner in rest:
-        if inner is not rest[-1] or inner.kind != "cast":
-            found = _with_stage(op, found, inner, value, types)
-        value = inner.result
-    return found
-
-
-def _with_stage(
-    op: Op, found: Product, inner: Op, value: str, types: Mapping[str, TensorType]
-) -> Product:
-    stage = stage_of(op, inner, value, types)
-    done = found.residual != "none"
-    if stage.kind == "bias" and not done and found.activation == "none" and not found.bias:
-        return replace(found, bias=stage.operand)
-    if stage.kind in (*ACTIVATIONS, "gelu_tanh") and not done and found.activation == "none":
-        return replace(found, activation=stage.kind)
-    if stage.kind in ("add", "mul") and not done:
-        return replace(found, residual=stage.kind, other=stage.operand)
-    raise _unsupported(
-        op,
-        f"{stage.kind} comes after {found.epilogue[2:] or 'nothing'}; the kernel's order is "
-        "bias, activation, residual",
-    )
-
-
 def _check_types(context: Context, op: Op, found: Product) -> None:
     for name in found.reads.values():
         if context.type(name).layout.is_tiled:
             layout = context.type(name).layout
-            raise _unsupported(op, f"the kernel does not read the layout {layout} of {name}")
+            raise unsupported(op, f"the kernel does not read the layout {layout} of {name}")
     dtypes = [context.type(name).dtype for name in found.reads.values()]
     kind = op.type.dtype
     if kind not in STORAGE or any(dtype is not kind for dtype in dtypes):
         names = ", ".join(dict.fromkeys(dtype.value for dtype in dtypes))
-        raise _unsupported(op, f"there is no kernel for operands of {names} into {kind.value}")
-
-
-def problem_of(context: Context, op: Op, found: Product) -> Problem:
-    """Extents and strides, with at most the batch axes that no single stride describes."""
-    arrays = {
-        connector: from_first_element(context.sdfg.arrays[context.array(name)])
-        for connector, name in ({"_o": op.result} | found.reads).items()
-    }
-    shape = list(arrays["_o"].shape)
-    wanted = {
-        connector: [*shape[:-2], *array.shape[-2:]] if connector in ("_a", "_b") else shape
-        for connector, array in arrays.items()
-    }
-    strides = {name: broadcast_strides(array, wanted[name]) for name, array in arrays.items()}
-    strides.pop("_bias", None)
-    depth = arrays["_a"].shape[-1]
-    problem = Problem(tuple(shape[:-2]), shape[-2], shape[-1], depth, strides)
-    return _one_batch(problem.merged())
-
-
-def _one_batch(problem: Problem) -> Problem:
-    """Batch axes of one element vanish; neighbours that one stride walks become one axis."""
-    keep = [axis for axis, extent in enumerate(problem.batch) if extent != 1]
-    batch = [problem.batch[axis] for axis in keep]
-    strides = {n: [*(s[axis] for axis in keep), *s[-2:]] for n, s in problem.strides.items()}
-    axis = len(batch) - 1
-    while axis > 0:
-        inner = batch[axis]
-        if all(s[axis - 1] == s[axis] * inner for s in strides.values()):
-            batch[axis - 1 : axis + 1] = [batch[axis - 1] * inner]
-            strides = {n: [*s[: axis - 1], *s[axis:]] for n, s in strides.items()}
-        axis -= 1
-    return replace(problem, batch=tuple(batch), strides=strides)
+        raise unsupported(op, f"there is no kernel for operands of {names} into {kind.value}")
 
 
 def _add_launch(
@@ -223,9 +113,9 @@ def _plans_of(op: Op, problem: Problem) -> tuple[Plan, ...]:
     try:
         plans = plans_for(problem, plans_from(op.attr("tile"), op.type.dtype.bytes))
     except ValueError as error:
-        raise _unsupported(op, str(error)) from error
+        raise unsupported(op, str(error)) from error
     if any(plan.tile.name == "VECTOR" and not is_vector_plan(problem, plan) for plan in plans):
-        raise _unsupported(
+        raise unsupported(
             op,
             f"a tile of {VECTOR_ROWS} rows is for at most as many, and for columns and depths of "
             f"whole 16 bytes; this is {op.type} with a depth of {problem.depth}",
@@ -314,8 +204,3 @@ def _work(context: Context, op: Op, found: Product) -> Any:
     *batch, rows, columns = (expression(dim) for dim in op.type.shape)
     depth = expression(context.type(found.a).shape[-1])
     return contraction_work(columns * depth, product((*batch, rows)))
-
-
-def _unsupported(op: Op, reason: str) -> UnsupportedError:
-    origin = f"{op.result}: {op.type} = {op.kind} {', '.join(op.inputs)}"
-    return UnsupportedError(f"this matrix product cannot be lowered: {reason}", (origin, op.source))
