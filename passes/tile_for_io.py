@@ -26,7 +26,7 @@ class TileForIo(Pass):
     ::
 
         weight @w: f32[768, 3072; 1/64 0 1%64]
-        %0 = matmul %x, @w     ──▶     %0 = matmul %x, @w {tile = [6, 64, 128, 516]}
+        %0 = matmul %x, @w     ──▶     %0 = matmul %x, @w {tile = [6, 64, 128, 258]}
 
                   nr = 64
                ┌──────────┐

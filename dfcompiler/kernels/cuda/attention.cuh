@@ -150,6 +150,8 @@ template <class T, class M, int WIDTH, bool CAUSAL>
 cudaError_t attention(cudaStream_t stream, Attention<T, M> p) {
   static_assert(WIDTH % 32 == 0);
   if (p.batch == 0 || p.heads == 0 || p.queries == 0 || p.value_width == 0) return cudaSuccess;
+  // No grid has more blocks than there are rows.
+  if (p.batch * p.heads * p.queries > 0x7fffffffL) return cudaErrorInvalidConfiguration;
   if constexpr (WIDTH > 128 || std::is_same_v<T, double>) {
     return flash::attend_by_warps<T, M, WIDTH / 32, CAUSAL>(stream, p);
   } else if constexpr (std::is_same_v<T, float>) {
