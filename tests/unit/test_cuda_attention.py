@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfcompiler.codegen.library import KERNELS
 from tests.cuda_emulation import Library, build, toolkit
+from tests.nvcc_spills import spills_of
 from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
@@ -288,12 +286,5 @@ def test_nvcc_compiles_the_kernels_without_spills(arch: str, tmp_path: Path) -> 
         call = f"attention<{dtype}, {mask}, {width}, {causal}>"
         operand = f"Attention<{dtype}, {mask}>"
         lines.append(f"template cudaError_t dfc::cuda::{call}(cudaStream_t, {operand});")
-    (tmp_path / "unit.cu").write_text("\n".join(lines))
-    code = f"-gencode=arch=compute_{arch},code=sm_{arch}"
-    strict = ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra", "-Xptxas=-v"]
-    command = ["nvcc", "-std=c++20", "-O3", code, *strict, f"-I{KERNELS}", "-c", "unit.cu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:4000]
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
-    assert len(spills) == 6  # of each type: large and small tiles, and what merges the parts
-    assert set(spills) == {("0", "0")}, done.stderr
+    spills = spills_of(lines, arch, tmp_path)
+    assert spills == [(0, 0)] * 6  # of each type: large and small tiles, and what merges the parts

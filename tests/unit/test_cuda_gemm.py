@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from dfcompiler.codegen.library import KERNELS
 from tests.cuda_emulation import Library, build, toolkit
+from tests.nvcc_spills import spills_of
 from tests.tolerances import assert_close
 
 Array = np.ndarray
@@ -270,12 +268,6 @@ def test_nvcc_compiles_the_kernels_without_spills(dtype: str, arch: str, tmp_pat
             for call in calls
         ),
     ]
-    (tmp_path / "unit.cu").write_text("\n".join(lines))
-    code = f"-gencode=arch=compute_{arch},code=sm_{arch}"
-    strict = ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra", "-Xptxas=-v"]
-    command = ["nvcc", "-std=c++20", "-O3", code, *strict, f"-I{KERNELS}", "-c", "unit.cu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:4000]
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    spills = spills_of(lines, arch, tmp_path)
     assert len(spills) >= 10
-    assert set(spills) == {("0", "0")}, done.stderr
+    assert set(spills) == {(0, 0)}
