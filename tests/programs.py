@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,6 +37,15 @@ def with_random_weights(program: Program, given: Mapping[str, np.ndarray] | None
 def random_inputs(program: Program, bindings: Mapping[str, int]) -> dict[str, np.ndarray]:
     """One random array per input container."""
     return {c.name: random_array(c.name, c.type, bindings) for c in program.inputs}
+
+
+def product_text(x: str, w: str, y: str) -> str:
+    """The text of the program ``y = x·w`` for values of these types; capitals are its symbols."""
+    symbols = ", ".join(sorted(set(re.findall(r"\b[A-Z]\b", f"{x} {w} {y}"))))
+    return (
+        f"program product({symbols}) {{\n  input @x: {x}\n  input @w: {w}\n  output @y: {y}\n"
+        f"  state main {{\n    @y: {y} = matmul @x, @w\n  }}\n}}"
+    )
 
 
 def run_twice(

@@ -85,7 +85,7 @@ class Caches:
         l1_bytes: memory in which a slice of B stays: L1, or shared memory.
         l2_bytes: memory in which a block of A and its sums stay.
         workers: cores (or multiprocessors) that share the tasks of a product.
-        usable: share of a memory that operands may fill; stacks and the epilogue need the rest.
+        usable: share of L1 that operands may fill; stacks and the epilogue need the rest.
         kept: share of L2 for what a task uses again; the rest of A, C and the operands of the
             epilogue pass through the other part.
         l1_balance: multiply-adds that a worker loses while a word crosses into L1.

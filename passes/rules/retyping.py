@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from dfcompiler.ir.rewrite import StateRewriter
 from dfcompiler.pipeline import Decline
 
 
-class Retyping:
+class Retyping(ABC):
     """One state; a pass says in `rewrite` what becomes of an operator.
 
     Attributes:
@@ -33,9 +34,9 @@ class Retyping:
         changed = self.ops != list(self.state.ops)
         return replace(self.state, ops=tuple(self.ops)) if changed else self.state
 
+    @abstractmethod
     def rewrite(self, op: Op) -> None:
         """Appends what an operator becomes."""
-        raise NotImplementedError
 
     def copy(self, name: str, dtype: DType) -> str:
         """The name of `name` in `dtype`: a cast that the first reader appends."""

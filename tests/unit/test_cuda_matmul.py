@@ -12,17 +12,10 @@ from dfcompiler.ir import parse
 from dfcompiler.lowering import lower
 from dfcompiler.target import parse_target
 from tests.cuda_emulation import emulated_model, toolkit
+from tests.programs import product_text
 from tests.tolerances import assert_close
 
 DTYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
-PRODUCT = """program product(S) {{
-  input @x: {x}
-  input @w: {w}
-  output @y: {y}
-  state main {{
-    @y: {y} = matmul @x, @w
-  }}
-}}"""
 LINEAR = """program linear(S) {{
   input @x: {T}[S, 24]
   input @r: {T}[S, 40]
@@ -79,7 +72,7 @@ def test_batches(left: tuple[int, ...], right: tuple[int, ...]) -> None:
     x, w = values(left, "f32", 1), values(right, "f32", 2)
     expected = (x.astype(np.float64) @ w.astype(np.float64)).astype(np.float32)
     shapes = (f"f32{list(shape)}" for shape in (left, right, expected.shape))
-    source = PRODUCT.format(**dict(zip("xwy", shapes, strict=True)))
+    source = product_text(**dict(zip("xwy", shapes, strict=True)))
     model = emulated_model(source.replace("(S)", "()"))
     assert_close(model.run({"x": x, "w": w})["y"], expected)
 
@@ -99,7 +92,7 @@ MANY = ("MEDIUM", "LARGE")
 def planned(dtype: str, tiles: list[str], rows: str = "S", columns: int = 40) -> str:
     """relu(x)·w of a depth of 392, with tiles; relu's result certainly begins at 16 bytes."""
     shapes = {"x": f"{dtype}[{rows}, 392]", "w": f"{dtype}[392, {columns}]"}
-    source = PRODUCT.format(**shapes, y=f"{dtype}[{rows}, {columns}]")
+    source = product_text(**shapes, y=f"{dtype}[{rows}, {columns}]")
     source = source.replace("input @w", "weight @w").replace("matmul @x,", "matmul %0,")
     source = source.replace("    @y", f"    %0: {shapes['x']} = relu @x\n    @y")
     return source.replace("%0, @w", f"%0, @w {{tile = [{', '.join(tiles)}]}}")
@@ -175,7 +168,7 @@ def records(source: str, target: str = "cuda:sm_90", expansion: str = "native") 
     ],
 )
 def test_the_record_names_the_kernel(shapes: tuple[str, str, str], said: str) -> None:
-    assert said in records(PRODUCT.format(**dict(zip("xwy", shapes, strict=True))))
+    assert said in records(product_text(**dict(zip("xwy", shapes, strict=True))))
 
 
 def test_the_record_names_the_tiles_and_their_rows() -> None:
@@ -201,7 +194,7 @@ def test_the_record_names_the_tiles_and_their_rows() -> None:
 def test_what_has_no_kernel_is_refused(dtype: str, target: str, expansion: str, said: str) -> None:
     shapes = dict.fromkeys("xwy", f"{dtype}[16, 16]")
     with pytest.raises(UnsupportedError, match=said):
-        records(PRODUCT.format(**shapes), target, expansion)
+        records(product_text(**shapes), target, expansion)
 
 
 def test_another_order_of_stages_is_refused() -> None:
@@ -225,7 +218,7 @@ def test_another_order_of_stages_is_refused() -> None:
 def test_an_instance_holds_what_its_strides_can_need(
     shapes: tuple[str, str, str], kernels: list[str]
 ) -> None:
-    source = PRODUCT.format(**dict(zip("xwy", shapes, strict=True)))
+    source = product_text(**dict(zip("xwy", shapes, strict=True)))
     lowered = lower(parse(source), parse_target("cuda:sm_90"))
     assert (
         " | ".join(f"dfc::cuda::{name}" for name in kernels) + ">" in lowered.instances["gemm"][0]
@@ -233,7 +226,7 @@ def test_an_instance_holds_what_its_strides_can_need(
 
 
 def test_weights_and_values_of_whole_chunks_need_no_elements() -> None:
-    source = PRODUCT.format(x="f32[S, 64]", w="f32[64, 32]", y="f32[S, 32]")
+    source = product_text(x="f32[S, 64]", w="f32[64, 32]", y="f32[S, 32]")
     source = source.replace("input @w", "weight @w").replace("matmul @x,", "matmul %0,")
     source = source.replace("    @y", "    %0: f32[S, 64] = relu @x\n    @y")
     (instance,) = lower(parse(source), parse_target("cuda:sm_90")).instances["gemm"]

@@ -30,6 +30,7 @@ from dfcompiler.pipeline import Step, assemble
 from dfcompiler.report.bounds import bound_rows, bound_table
 from dfcompiler.target import CudaTarget, parse_target
 from tests.cuda_emulation import build, emulated_model, toolkit
+from tests.programs import product_text
 from tests.tolerances import assert_close
 
 H200, A100 = (parse_target(name) for name in ("cuda:sm_90", "cuda:sm_80"))
@@ -216,21 +217,10 @@ def test_a_schedule_sees_the_tile_of_its_rows() -> None:
     assert loop_tile((6, 64, 128, 516), 65) == Tile(6, 64, 128, 516)
 
 
-PRODUCT = """program p(B, S) {{
-  input @x: {x}
-  input @w: {w}
-  output @y: {y}
-  state main {{
-    @y: {y} = matmul @x, @w
-  }}
-}}"""
-
-
 @pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
 def test_a_product_with_the_plans_of_the_pass() -> None:
     """Through the pass, its text form, the lowering and the kernels, in several ranges of rows."""
-    source = PRODUCT.format(x="bf16[S, 264]", w="bf16[264, 1024]", y="bf16[S, 1024]")
-    source = source.replace("p(B, S)", "p(S)")
+    source = product_text(x="bf16[S, 264]", w="bf16[264, 1024]", y="bf16[S, 1024]")
     program = assemble(["tile-for-io"], H200).run(parse(source)).program
     (op,) = program.ops()
     model = emulated_model(show(program))
@@ -247,7 +237,7 @@ def test_a_product_with_the_plans_of_the_pass() -> None:
 def test_the_table_of_bounds_shows_tiles() -> None:
     target, machine = parse_target("cpu:x86-64-v4"), Machine.nominal(H200)
     tile = "[[64, 64, 64, 32, 5, 4], [0, 128, 128, 32, 4, 1]]"
-    source = PRODUCT.format(x="bf16[S, 64]", w="bf16[64, 64]", y="bf16[S, 64]")
+    source = product_text(x="bf16[S, 64]", w="bf16[64, 64]", y="bf16[S, 64]")
     program = parse(source.replace("@x, @w", f"@x, @w {{tile = {tile}}}"))
     found = bound_rows(
         kernel_bounds(program, {"B": 1, "S": 9}, levels_of(target, machine), machine)
@@ -262,7 +252,7 @@ def test_the_table_of_bounds_shows_tiles() -> None:
 def after(x: str, w: str, y: str, **options: int) -> tuple[str, str]:
     """The tile that the pass gives a product, and why it gives none."""
     step = Step("tile-for-io", tuple(options.items()))
-    result = assemble([step], H200).run(parse(PRODUCT.format(x=x, w=w, y=y)))
+    result = assemble([step], H200).run(parse(product_text(x=x, w=w, y=y)))
     (op,) = result.program.ops()
     (record,) = result.records
     return str(op.attr("tile", "")), "; ".join(map(str, record.declined))
