@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from dfcompiler.ir import Attrs, Op, Program
+from dfcompiler.ir.dims import Shape
 from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.pipeline import Decline, Pass
 
@@ -26,9 +27,10 @@ class MergeRotary(Pass):
 
     The angles are read once, and there is one kernel in the place of two. What was sliced before
     is sliced behind: both are views. *As heads* is a reshape and, where there is one, the
-    transpose that puts heads in front of tokens.
+    transpose that puts heads in front of tokens; of one token the reshape alone does that.
 
-    Skips a rotation whose result is a container, and heads that are not neighbours in `%p`.
+    Skips a rotation whose result is a container, heads that are not neighbours in `%p`, and angles
+    that differ between heads.
     """
 
     name: ClassVar[str] = "merge-rotary"
@@ -57,12 +59,14 @@ class _Rotation:
         order: the transpose in front of it, if any.
         heads: the reshape that splits the last axis into heads.
         part: the slice.
+        axis: where the reshape puts heads; between them and their elements are axes of 1 alone.
     """
 
     op: Op
     order: Op | None
     heads: Op
     part: Op
+    axis: int
 
     @property
     def start(self) -> int:
@@ -77,14 +81,14 @@ class _Rotation:
     @property
     def count(self) -> int:
         """How many they are."""
-        return int(self.heads.type.shape[-2])
+        return int(self.heads.type.shape[self.axis])
 
     @property
     def key(self) -> tuple[object, ...]:
         """What rotations that are merged have in common."""
         order = self.order.attr("perm") if self.order else None
         width = self.heads.type.shape[-1]
-        return (*self.part.inputs, *self.op.inputs[1:], self.op.attrs, order, width)
+        return (*self.part.inputs, *self.op.inputs[1:], self.op.attrs, order, self.axis, width)
 
 
 def _rotation(state: StateRewriter, op: Op) -> _Rotation | None:
@@ -96,18 +100,33 @@ def _rotation(state: StateRewriter, op: Op) -> _Rotation | None:
     part = state.producer(heads.inputs[0])
     if part is None or part.kind != "slice" or not part.inputs[0].startswith("%"):
         return None
-    *outer, count, width = heads.type.shape
-    starts, whole = part.attr("starts"), state.type_of(part.inputs[0])
-    splits = (
-        isinstance(count, int)
-        and isinstance(width, int)
-        and (*outer, count * width) == part.type.shape
-        and part.type.shape[:-1] == whole.shape[:-1]
-        and isinstance(starts[-1], int)
-        and not part.attr("steps", ())
-        and (order is None or order.attr("perm")[-1] == len(outer) + 1)
-    )
-    return _Rotation(op, order, heads, part) if splits else None
+    axis = _head_axis_of(heads.type.shape, part.type.shape)
+    if axis is None or part.type.shape[:-1] != state.type_of(part.inputs[0]).shape[:-1]:
+        return None
+    if not isinstance(part.attr("starts")[-1], int) or part.attr("steps", ()):
+        return None
+    if order is not None and order.attr("perm")[-1] != heads.type.rank - 1:
+        return None
+    found = _Rotation(op, order, heads, part, axis)
+    behind = op.type.rank - _head_axis(found)
+    angles = [state.type_of(name).shape for name in op.inputs[1:]]
+    own = any(len(shape) >= behind and shape[-behind] != 1 for shape in angles)
+    return None if own else found  # heads with angles of their own are not rotated at once
+
+
+def _head_axis_of(heads: Shape, part: Shape) -> int | None:
+    """The axis of `heads` that holds what the last axis of `part` has but for the last extent."""
+    *outer, width = heads
+    whole = part[-1]
+    if not isinstance(width, int) or not isinstance(whole, int) or not width or whole % width:
+        return None
+    for axis in range(len(outer) - 1, -1, -1):
+        before = tuple(dim for dim in outer[:axis] if dim != 1)
+        if outer[axis] == whole // width and before == tuple(d for d in part[:-1] if d != 1):
+            return axis
+        if outer[axis] != 1:
+            return None
+    return None
 
 
 def _merge(state: StateRewriter, members: Sequence[_Rotation], decline: Decline) -> None:
@@ -134,18 +153,18 @@ def _merge(state: StateRewriter, members: Sequence[_Rotation], decline: Decline)
 
 
 def _head_axis(member: _Rotation) -> int:
-    axis = member.heads.type.rank - 2
-    return int(member.order.attr("perm").index(axis)) if member.order else axis
+    perm = member.order.attr("perm") if member.order else range(member.heads.type.rank)
+    return int(perm.index(member.axis))
 
 
 def _rotated(state: StateRewriter, first: _Rotation, ordered: Sequence[_Rotation]) -> list[Op]:
     """The heads of all members as one value, and their rotation."""
     count = sum(member.count for member in ordered)
-    *outer, _, width = first.heads.type.shape
+    heads = first.heads.type.shape
     starts = (*first.part.attr("starts")[:-1], ordered[0].start)
     shapes = {
-        "slice": (*outer, count * int(width)),
-        "reshape": (*outer, count, width),
+        "slice": (*first.part.type.shape[:-1], count * int(heads[-1])),
+        "reshape": (*heads[: first.axis], count, *heads[first.axis + 1 :]),
     }
     if first.order is not None:
         shapes["transpose"] = tuple(shapes["reshape"][i] for i in first.order.attr("perm"))
