@@ -46,29 +46,18 @@ def compile_artifacts(case: Case, folder: Path, target: str) -> None:
             dfc.compile(case.module(), folder / default, target, example_inputs=case.example(0))
         for name, expansion in zip(others, case.expansions, strict=True):
             if _is_wanted(folder / name):
-                compile_with(case, folder / name, target, {"matmul": expansion})
+                dfc.compile(
+                    case.module(),
+                    folder / name,
+                    target,
+                    example_inputs=case.example(0),
+                    expansions={"matmul": expansion},
+                )
 
 
 def weights_bytes(case: Case) -> int:
     """Bytes of parameters and buffers of the module."""
     return sum(value.nbytes for value in case.module().state_dict().values())
-
-
-def compile_with(case: Case, out: Path, target: str, expansions: dict[str, str]) -> None:
-    """An artifact with other expansions than `dfc.compile` takes.
-
-    Raises:
-        UnsupportedError: if an expansion does not have these element types on this target.
-    """
-    from dfcompiler.api import import_model
-    from dfcompiler.api.optimizing import rewritten
-    from dfcompiler.codegen import build
-    from dfcompiler.lowering import lower
-    from dfcompiler.target import parse_target
-
-    machine = parse_target(target)
-    result = rewritten(import_model(case.module(), example_inputs=case.example(0)), machine)
-    build(result, lower(result.program, machine, expansions), machine, out)
 
 
 def export_onnx(case: Case, path: Path) -> None:

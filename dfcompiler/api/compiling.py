@@ -47,6 +47,7 @@ def compile(  # noqa: A001
     tokenizer: str | PathLike[str] | None = None,
     profile: bool = False,
     tune: bool = False,
+    expansions: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Compiles a model and loads the artifact.
@@ -70,6 +71,8 @@ def compile(  # noqa: A001
         tokenizer: a ``tokenizer.json`` that goes into the artifact, for ``dfc generate``.
         profile: measure every operator while running; see `Model.operator_times`.
         tune: measure the best tiles of each product on this machine, and remember the fastest.
+        expansions: the implementation of all operators of a kind, such as ``{"matmul": "wgmma"}``;
+            without it each takes the one that is expected to be fastest.
         progress: called at the start of every stage.
 
     Raises:
@@ -89,6 +92,7 @@ def compile(  # noqa: A001
         tokenizer,
         profile,
         tune,
+        expansions,
     )
     if out is not None:
         return load_later(compile_artifact(model, out, options, progress).path)
@@ -202,7 +206,7 @@ def _build(
         stages("tune", result.program)
         result = tuned(result, machine)
     stages("lower", result.program)
-    lowered = lower(result.program, machine, profile=given.profile)
+    lowered = lower(result.program, machine, given.expansions, profile=given.profile)
     stages("build", result.program)
     report = cache(lambda: report_data(result.measured, lowered.kernels))
     build(

@@ -34,6 +34,7 @@ class Options:
     tokenizer: str | PathLike[str] | None = None
     profile: bool = False
     tune: bool = False
+    expansions: Mapping[str, str] | None = None
 
     def machine(self) -> Target:
         """The target that the compilation is for.
@@ -49,10 +50,14 @@ class Options:
         Raises:
             UnsupportedError: if there is no such precision.
             UsageError: if the precision does not go with the pipeline, what is to be measured not
-                with the target, or the tokenizer is none.
+                with the target, an expansion is not the target's, or the tokenizer is none.
         """
         self._check_precision()
         self._check_measuring()
+        if self.expansions:
+            from dfcompiler.lowering.backends import check_expansions
+
+            check_expansions(self.expansions, self.machine())
         if self.tokenizer is not None:
             _check_tokenizer(existing(self.tokenizer))
 
@@ -76,6 +81,7 @@ class Options:
             "limits": dict(self.limits or {}),
             "tokenizer": sha256_of(Path(self.tokenizer)) if self.tokenizer else "",
             "profile": self.profile,
+            "expansions": dict(self.expansions or {}),
             "force": self.force,
         }
 

@@ -9,12 +9,14 @@ from typing import Annotated, Any, Optional
 import typer
 
 from dfcompiler.cli.options import (
+    ExpansionOption,
     FormatOption,
     ModelArgument,
     PipelineOption,
     PrecisionOption,
     ShapeOption,
     TargetOption,
+    parse_names,
     parse_shapes,
     parse_sizes,
 )
@@ -43,6 +45,7 @@ def compile_command(
     tune: Annotated[
         bool, typer.Option("--tune", help="Measure the best tiles of each product on this machine.")
     ] = False,
+    expansion: ExpansionOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact.")] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
@@ -62,6 +65,7 @@ def compile_command(
         tokenizer=tokenizer,
         profile=profile,
         tune=tune,
+        expansions=parse_names(expansion, "--expansion"),
     )
     with warnings.catch_warnings(record=True) as caught, progress_bar(session) as bar:
         warnings.simplefilter("default", TuningWarning)

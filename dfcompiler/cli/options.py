@@ -34,6 +34,14 @@ PrecisionOption = Annotated[
         help="f32, or bf16: products multiply in bfloat16. On GPUs bf16 or f16: all values.",
     ),
 ]
+ExpansionOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--expansion",
+        metavar="KIND=NAME",
+        help="One implementation for all operators of a kind: matmul=wgmma. Repeatable.",
+    ),
+]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=0, help="Threads to use; 0: one per core.")
 ]
@@ -68,6 +76,23 @@ def parse_shapes(texts: Sequence[str] | None) -> dict[str, int | tuple[int | Non
             found[name] = tuple(
                 None if size.strip() == "?" else _size(size, text) for size in sizes if size.strip()
             )
+    return found
+
+
+def parse_names(texts: Sequence[str] | None, option: str) -> dict[str, str]:
+    """Names by kind from ``matmul=pure``.
+
+    Raises:
+        UsageError: if a text has another form, or a kind has two names.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        match = _ASSIGNMENT.match(text)
+        if match is None:
+            raise UsageError(f"{option} {text} is not of the form KIND=NAME")
+        kind, name = match[1].strip(), match[2].strip()
+        if found.setdefault(kind, name) != name:
+            raise UsageError(f"{option} gives {kind} both {found[kind]} and {name}")
     return found
 
 

@@ -30,6 +30,7 @@ class Backend:
     Attributes:
         name: what messages call it.
         lowerings: the function that lowers each operator.
+        expansions: of each kind of operator that has several: what they are called.
         storage: where the arrays of a program lie.
         locations: generated files that get the headers of kernels.
         scalars: header with the scalar functions that tasklets call.
@@ -43,6 +44,7 @@ class Backend:
 
     name: str
     lowerings: Mapping[str, Lowering]
+    expansions: Mapping[str, tuple[str, ...]]
     storage: dtypes.StorageType
     locations: tuple[str, ...]
     scalars: str

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dace import dtypes
 
+from dfcompiler.errors import UsageError
 from dfcompiler.lowering.backend import Backend
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.control import begin_arm, fetched_flag, named
 from dfcompiler.lowering.cuda.maps import add_thread_map
+from dfcompiler.lowering.cuda.matmul import IMPLEMENTATIONS
 from dfcompiler.lowering.cuda.registry import CUDA_LOWERINGS
 from dfcompiler.lowering.maps import add_shared_map
+from dfcompiler.lowering.nodes import Attention, MatMul
 from dfcompiler.lowering.region import add_barrier, in_one_region
 from dfcompiler.lowering.registry import LOWERINGS
 from dfcompiler.target import CudaTarget, Target
@@ -22,6 +27,10 @@ def _flag(context: Context, name: str) -> str:
 CPU = Backend(
     name="CPUs",
     lowerings=LOWERINGS,
+    expansions={
+        "matmul": tuple(MatMul.implementations),
+        "attention": tuple(Attention.implementations),
+    },
     storage=dtypes.StorageType.Default,
     locations=("frame",),
     scalars="cpu/elementwise.h",
@@ -35,6 +44,7 @@ CPU = Backend(
 CUDA = Backend(
     name="GPUs",
     lowerings=CUDA_LOWERINGS,
+    expansions={"matmul": tuple(IMPLEMENTATIONS), "attention": ("native",)},
     storage=dtypes.StorageType.GPU_Global,
     locations=("frame", "cuda"),
     scalars="cuda/math.h",
@@ -50,3 +60,23 @@ CUDA = Backend(
 def backend_of(target: Target) -> Backend:
     """The backend that lowers for a target."""
     return CUDA if isinstance(target, CudaTarget) else CPU
+
+
+def check_expansions(expansions: Mapping[str, str], target: Target) -> None:
+    """Refuses expansions that no operator of any type has on a target.
+
+    Raises:
+        UsageError: naming what there is.
+    """
+    there = backend_of(target).expansions
+    for kind, wanted in expansions.items():
+        if kind not in there:
+            raise UsageError(
+                f"{kind} has no expansions on {target.name}; expected one of "
+                f"{', '.join(sorted(there))}"
+            )
+        if wanted not in there[kind]:
+            raise UsageError(
+                f"{kind} has no expansion {wanted} on {target.name}; expected one of "
+                f"{', '.join(sorted(there[kind]))}"
+            )

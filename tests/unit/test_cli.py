@@ -13,7 +13,7 @@ import pytest
 from rich.table import Table
 
 from dfcompiler.cli import main
-from dfcompiler.cli.options import parse_shapes
+from dfcompiler.cli.options import parse_names, parse_shapes
 from dfcompiler.cli.session import Format, Session
 from dfcompiler.errors import UsageError
 from tests.conftest import SMALL_PROGRAM
@@ -286,3 +286,21 @@ def test_shapes_are_read_from_text() -> None:
     for text in ("batch", "batch=", "batch=x", "ids=1,-2", "ids=0"):
         with pytest.raises(UsageError):
             parse_shapes([text])
+
+
+def test_names_of_expansions() -> None:
+    texts = ["matmul=wgmma", " attention = native", "matmul=wgmma"]
+    assert parse_names(texts, "--expansion") == {"matmul": "wgmma", "attention": "native"}
+    assert parse_names(None, "--expansion") == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["matmul"], "--expansion matmul is not of the form KIND=NAME"),
+        (["matmul=pure", "matmul=native"], "--expansion gives matmul both pure and native"),
+    ],
+)
+def test_names_that_are_no_expansions(texts: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_names(texts, "--expansion")

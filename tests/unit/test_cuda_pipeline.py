@@ -61,6 +61,26 @@ def test_measuring_processors_is_refused_for_gpus(option: str) -> None:
         Options(target="cuda:sm_80", **{option: True}).check()
 
 
+@pytest.mark.parametrize(
+    ("target", "expansions", "said"),
+    [
+        ("cuda:sm_90", {"matmul": "magic"}, "no expansion magic on cuda:sm_90; expected one of cu"),
+        ("cuda:sm_90", {"softmax": "pure"}, "softmax has no expansions on cuda:sm_90; expected on"),
+        ("cpu:x86-64-v4", {"matmul": "wgmma"}, "on cpu:x86-64-v4; expected one of native, pure"),
+    ],
+)
+def test_expansions_that_a_target_does_not_have(
+    target: str, expansions: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        Options(target=target, expansions=expansions).check()
+
+
+def test_the_expansions_of_a_target() -> None:
+    Options(target="cuda:sm_90", expansions={"matmul": "wgmma", "attention": "native"}).check()
+    Options(target="cpu:x86-64-v4", expansions={"matmul": "pure"}).check()
+
+
 def test_transposes_around_attention_are_views_on_a_gpu() -> None:
     program = named("default", GPU).run(parse(HEADS)).program
     transposes = [op for op in program.ops() if op.kind == "transpose"]

@@ -16,13 +16,14 @@ import onnxruntime
 import pytest
 import torch
 
+import dfcompiler
 from benchmarks.gpu import main
 from benchmarks.on_gpu import prepare as preparing
 from benchmarks.on_gpu.cases import CASES, WEIGHTS, Case, attention, encoder
 from benchmarks.on_gpu.measure import error
 from benchmarks.on_gpu.modules import AddNorm, DecodeStep, Gated
 from benchmarks.on_gpu.peers import MissingError, Work, ready
-from benchmarks.on_gpu.prepare import compile_with, export_onnx, prepare, prepare_without_weights
+from benchmarks.on_gpu.prepare import export_onnx, prepare, prepare_without_weights
 from benchmarks.on_gpu.weights import make_weights
 from dfcompiler.api import import_model
 from dfcompiler.api.optimizing import rewritten
@@ -219,7 +220,13 @@ def test_large_onnx_files_are_left_out_by_name(
 def test_an_expansion_that_the_target_does_not_have_is_refused(tmp_path: Path) -> None:
     case = encoder("tiny", (1, 1, 16, 32, 2), torch.bfloat16)
     with pytest.raises(UnsupportedError, match="this is bf16 on cuda:sm_80"):
-        compile_with(case, tmp_path / "m.dfc", "cuda:sm_80", {"matmul": "wgmma"})
+        dfcompiler.compile(
+            case.module(),
+            tmp_path / "m.dfc",
+            "cuda:sm_80",
+            example_inputs=case.example(0),
+            expansions={"matmul": "wgmma"},
+        )
     assert not any(tmp_path.iterdir())
 
 
