@@ -10,6 +10,7 @@
 #include <cxxabi.h>
 #include <dlfcn.h>
 
+#include "barriers.h"
 #include "fibers.h"
 #include "memory.h"
 
@@ -28,6 +29,7 @@ const void* kernel = nullptr;
 unsigned threads = 0;
 bool backwards = false;
 bool failed = false;
+bool progress = false;
 unsigned char* shared = nullptr;
 std::size_t shared_size = 0, static_size = 0;
 char text[2048] = "";
@@ -65,7 +67,7 @@ std::string described(const Fiber& fiber) {
   else
     std::snprintf(line + used, sizeof line - used, "waits at %s, %s:%u", fiber.operation,
                   base_name(fiber.place), unsigned(fiber.place.line()));
-  return line;
+  return fiber.state == State::waiting ? std::string(line) + ", " + fiber.missing() : line;
 }
 
 void explain_divergence(const Fiber& waiting, const Fiber& missing) {
@@ -140,6 +142,7 @@ void run_warp(unsigned warp) {
     if (waiting.state != State::at_collective) continue;
     for (unsigned other = 0; other < count && !failed; ++other) {
       const Fiber& missing = lane_of(warp, other);
+      if (missing.state == State::waiting) continue;  // it may still come
       const bool here = missing.state == State::at_collective && same_operation(waiting, missing);
       if (waiting.mask >> other & 1 && !(here && missing.mask == waiting.mask))
         explain_divergence(waiting, missing);
@@ -169,8 +172,34 @@ bool pass_barrier() {
   return true;
 }
 
+// Whether a thread that waits for others may go on: something happened since the last time.
+bool wake_waiting() {
+  if (!progress) return false;
+  progress = false;
+  bool any = false;
+  for (unsigned i = 0; i < threads; ++i) {
+    if (fibers[i]->state != State::waiting) continue;
+    fibers[i]->state = State::ready;
+    any = true;
+  }
+  return any;
+}
+
+// At the end of a block all threads have ended, and so has what they started.
+void check_end() {
+  for (unsigned i = 0; i < threads && !failed; ++i)
+    if (fibers[i]->state != State::done)
+      explain("block (%u, %u, %u) stands still: %s", blockIdx.x, blockIdx.y, blockIdx.z,
+              described(*fibers[i]).c_str());
+  const std::string left = left_behind();
+  if (!failed && !left.empty())
+    explain("block (%u, %u, %u) ends with %s", blockIdx.x, blockIdx.y, blockIdx.z, left.c_str());
+}
+
 void run_block() {
   ++block_number;
+  progress = false;
+  begin_barriers();
   static_size = 0;
   if (shared_size) std::memset(shared, POISON, shared_size);
   for (unsigned i = 0; i < threads; ++i) {
@@ -180,11 +209,13 @@ void run_block() {
     fiber.open.clear();
     fiber.closed.clear();
     fiber.products = {};
+    fiber.passed.clear();
   }
   const unsigned warps = (threads + WARP - 1) / WARP;
   do {
     for (unsigned i = 0; i < warps && !failed; ++i) run_warp(backwards ? warps - 1 - i : i);
-  } while (!failed && pass_barrier());
+  } while (!failed && (wake_waiting() || pass_barrier()));
+  check_end();
 }
 
 void run_grid() {
@@ -232,6 +263,20 @@ int barrier(const char* operation, Place place, bool predicate) {
   yield();
   return fiber.count;
 }
+
+void wait_until(const char* operation, Place place, const std::function<bool()>& ready,
+                const std::function<std::string()>& missing) {
+  while (!ready()) {
+    Fiber& fiber = *current;
+    fiber.operation = operation;
+    fiber.place = place;
+    fiber.missing = missing;
+    fiber.state = State::waiting;
+    yield();
+  }
+}
+
+void note_progress() { progress = true; }
 
 void copy_async(void* to, const void* from, int bytes, int room) {
   std::memset(to, POISON, room);

@@ -3,6 +3,7 @@
 //   launch ── block after block ── one fiber for each thread, resumed warp by warp
 //                                    │ yields at: collective()  until its lanes have arrived
 //                                    │            barrier()     until the block has arrived
+//                                    │            wait_until()  until others have done something
 //
 // A fiber runs until it waits or ends, so every order of threads that this engine takes is one that
 // a GPU may take. It takes two, forwards and backwards: where results differ, threads race.
@@ -13,6 +14,7 @@
 #include <cstddef>
 #include <functional>
 #include <source_location>
+#include <string>
 
 namespace emulation {
 
@@ -27,6 +29,12 @@ void collective(const char* operation, Place place, unsigned mask, void* argumen
 
 // Waits until every thread of the block has arrived at this place; how many gave true.
 int barrier(const char* operation, Place place, bool predicate);
+
+// Waits until `ready` gives true, which only what another thread notes as progress can change;
+// `missing` says for what, where a block comes to a standstill.
+void wait_until(const char* operation, Place place, const std::function<bool()>& ready,
+                const std::function<std::string()>& missing);
+void note_progress();
 
 // A copy into shared memory that is there only after its group has been waited for.
 void copy_async(void* to, const void* from, int bytes, int room);

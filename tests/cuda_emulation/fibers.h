@@ -29,12 +29,14 @@ struct Products {
   std::deque<std::vector<std::function<void()>>> closed;
 };
 
-enum class State { ready, at_collective, at_barrier, done };
+enum class State { ready, at_collective, at_barrier, waiting, done };
 
 // Attributes:
 //   begun: whether `resumed` is where it goes on; else it begins at the start of its stack.
 //   operation, place: what it waits for, and where.
 //   mask, argument, complete: of the collective operation at which it waits.
+//   missing: what it waits for, in words.
+//   passed: at each barrier in shared memory, the phases that had ended when it last went on.
 //   predicate, count: what it hands to the block's barrier, and what it gets.
 //   open, closed: its copies into shared memory, by group.
 struct Fiber {
@@ -49,6 +51,8 @@ struct Fiber {
   unsigned mask = 0;
   void* argument = nullptr;
   Complete complete = nullptr;
+  std::function<std::string()> missing;
+  std::map<const void*, unsigned long> passed;
   bool predicate = false;
   int count = 0;
   std::vector<Copy> open;

@@ -10,6 +10,7 @@
 
 #include "engine.h"
 #include "memory.h"
+#include "tensor_maps.h"
 
 namespace {
 
@@ -82,6 +83,14 @@ EMULATED cudaError_t CUDARTAPI cudaDeviceGetAttribute(int* value, cudaDeviceAttr
     case cudaDevAttrWarpSize: *value = 32; break;
     default: return done(cudaErrorInvalidValue);
   }
+  return cudaSuccess;
+}
+EMULATED cudaError_t CUDARTAPI cudaGetDriverEntryPointByVersion(
+    const char* name, void** function, unsigned, unsigned long long,
+    cudaDriverEntryPointQueryResult* outcome) {
+  const bool found = !std::strcmp(name, "cuTensorMapEncodeTiled");
+  *function = found ? reinterpret_cast<void*>(emulation::encode_tiled) : nullptr;
+  *outcome = found ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 EMULATED cudaError_t CUDARTAPI cudaDeviceSynchronize() { return last; }

@@ -22,10 +22,16 @@ FLAGS = (
     # An index out of an array, and an address that is not aligned to its type, end the launch.
     *("-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"),
 )
-_REPLACED = {f"{name}.h": f"kernels_{name}.h" for name in ("hopper", "launch", "ptx")}
+_REPLACED = {
+    f"{name}.h": f"kernels_{name}.h"
+    for name in ("barrier", "launch", "ptx", "tma", "warp_group", "wgmma")
+}
 """Headers of ``kernels/cuda`` that the emulation has its own ones for."""
 _PRECOMPILED = "precompiled.h"
-_ENGINE = ("engine.cpp", "fibers.cpp", "memory.cpp", "products.cpp", "runtime.cpp")
+_ENGINE = tuple(
+    f"{name}.cpp"
+    for name in ("barriers", "engine", "fibers", "memory", "products", "runtime", "tensor_maps")
+)
 
 _DYNAMIC = re.compile(
     r"extern\s+__shared__\s+(?:__align__\(\w+\)\s*|alignas\(\w+\)\s*)?([\w:\s]+?)\s*(\w+)\s*\[\s*\]"

@@ -25,7 +25,8 @@
 #include "gemm.cuh"
 #include "gemm_pipeline.cuh"
 #include "gemm_wgmma.h"
-#include "hopper.h"
+#include "tma.h"
+#include "wgmma.h"
 
 namespace dfc::cuda {
 
@@ -66,8 +67,8 @@ __device__ inline void wgmma_step(float (&sums)[S::BN / 128][64], const T* a, co
 #pragma unroll
     for (int j = 0; j < S::BN / 128; ++j) {
       const Descriptor right = make_descriptor(b + j * 128 * S::BK, transposed ? 8192 : 16, 1024);
-      wgmma_m64n128k16<transposed>(sums[j], advanced(left, 2 * k),
-                                   advanced(right, transposed ? 128 * k : 2 * k), T{});
+      wgmma_m64k16<transposed>(sums[j], advanced(left, 2 * k),
+                               advanced(right, transposed ? 128 * k : 2 * k), T{}, true);
     }
   }
 }
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(S::THREADS, S::RESIDENT) wgmma_tiles(Gemm<T> p
   keep_in_place(sums);
   for (int step = 0; step < pipeline.steps(); ++step) {
     pipeline.wait();
-    fence_for_wgmma();
+    fence_for_copies();
     __syncthreads();
     wgmma_begin();
     wgmma_step<S, T, along_b>(sums, pipeline.a(step) + group * 64 * S::BK, pipeline.b(step));
