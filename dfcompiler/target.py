@@ -94,10 +94,13 @@ class CudaTarget:
         float_rate: floating-point operations a second in fp32, without tensor cores.
         tensor_rate: the same of dense 16-bit products on the tensor cores, sums in fp32.
         mma_share: share of `tensor_rate` that mma.sync reaches; the rest takes wgmma.
+        wgmma_share: share of it that products by wgmma reach; 0: there is no such instruction.
+        libraries: header libraries that code for it may use, those that are installed: ``cutlass``.
 
     Source:
         Data sheets of the parts; the L2 is 5120 bytes a cycle wide (A100 white paper), that of an
-        H200 is taken to be as wide. `mma_share` of Hopper: arXiv 2402.13499.
+        H200 is taken to be as wide. `mma_share` of Hopper: arXiv 2402.13499. `wgmma_share`: the
+        lower end of the 80 to 90 % that arXiv 2407.08608 gives for optimized products on an H100.
     """
 
     name: str
@@ -113,6 +116,8 @@ class CudaTarget:
     float_rate: float
     tensor_rate: float
     mma_share: float
+    wgmma_share: float = 0.0
+    libraries: tuple[str, ...] = ()
 
     kind: ClassVar[str] = "cuda"
 
@@ -176,6 +181,7 @@ _GPUS = {
             float_rate=67e12,
             tensor_rate=989e12,
             mma_share=0.63,
+            wgmma_share=0.8,
         ),
     )
 }

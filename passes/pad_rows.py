@@ -13,7 +13,7 @@ from dfcompiler.ir import Op, Program, State
 from dfcompiler.ir.rewrite import map_states
 from dfcompiler.pipeline import Decline, Pass
 from dfcompiler.target import CpuTarget
-from passes.tile_for_io import operands
+from passes.rules.product_operands import operands
 
 ROW_KERNELS = ("layer_norm", "rms_norm")
 

@@ -11,12 +11,12 @@ from dfcompiler.analysis.tiling import Product, Tile, tile_on
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import Op, Program
 from dfcompiler.ir.dims import evaluate
-from dfcompiler.ir.program import Attr
 from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.pipeline import Bindings, Decline, Pass, default_probes
 from dfcompiler.target import CudaTarget, Target
-from passes.rules.block_plans import block_plans
+from passes.rules.block_plans import with_plans
+from passes.rules.product_operands import operands
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class TileForIo(Pass):
         %0 = matmul %x, @w {tile = [[1024, 64, 64, 32, 5, 1], [0, 128, 128, 32, 4, 1]]}
 
     up to 1024 rows: tiles of 64 × 64, k in 5 stages of 32, in 1 part; more: tiles of 128 × 128.
+    The kernel may be another than the native one, for the rows whose tile is not a native one::
+
+        %0 = matmul %x, @w {expansion = "cutlass", tile = [[0, 128, 256, 64, 4, 1]]}
+
+    Which ones it may be is in `analysis/gpu_expansions.py`. Where the model would take one that is
+    not installed, the pass says so.
 
     Declines, on a CPU, a right operand that is not packed; on a GPU, columns or a depth that vary
     or are not copied 16 bytes at a time; on both, a product without a sample of its sizes, such as
@@ -56,12 +62,14 @@ class TileForIo(Pass):
         l1_bytes: first-level cache, or shared memory of a block, to choose for; 0: the target's.
         l2_bytes: second-level cache to choose for; 0: the target's.
         cores: cores, or multiprocessors, to share the tasks among; 0: the target's.
+        expansion: on a GPU, what all products that it serves take; empty: the model chooses.
     """
 
     target: Target | None = None
     l1_bytes: int = 0
     l2_bytes: int = 0
     cores: int = 0
+    expansion: str = ""
 
     name: ClassVar[str] = "tile-for-io"
     runs_on: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
@@ -78,6 +86,8 @@ class TileForIo(Pass):
         if self.target is None:
             raise UsageError("tile-for-io needs a target: tiles are as large as its caches")
         target, probes = self.machine(self.target), default_probes(program)
+        if isinstance(target, CudaTarget):
+            return with_plans(program, target, probes, self.expansion, decline)
 
         def rule(state: StateRewriter) -> None:
             for op in state.state.ops:
@@ -85,11 +95,12 @@ class TileForIo(Pass):
                 if names is None or "tile" in op.attrs:
                     continue
                 a, b = map(state.type_of, names)
-                tile = attribute_of(op, a, b, probes, target)
-                if isinstance(tile, str):
-                    decline(op, tile)
+                product = product_of(op, a, b, probes)
+                tile = product if isinstance(product, str) else tile_on(target, product)
+                if isinstance(tile, Tile):
+                    state.replace(op, (op.with_attrs(tile=tile.attribute),))
                 else:
-                    state.replace(op, (op.with_attrs(tile=tile),))
+                    decline(op, tile or "L1 holds no slice of B")
 
         return rewrite_states(program, rule)
 
@@ -109,31 +120,6 @@ class TileForIo(Pass):
             l2_bytes=l2_bytes,
             cores=self.cores or target.cores,
         )
-
-
-def attribute_of(
-    op: Op, a: TensorType, b: TensorType, probes: tuple[Bindings, ...], target: Target
-) -> tuple[Attr, ...] | str:
-    """The tile of a product of A and B as its attribute, or why it has none."""
-    if isinstance(target, CudaTarget):
-        plans = block_plans(op, a, b, probes, target)
-        return plans if isinstance(plans, str) else tuple(plan.attribute for plan in plans)
-    product = product_of(op, a, b, probes)
-    if isinstance(product, str):
-        return product
-    tile = tile_on(target, product)
-    return "L1 holds no slice of B" if tile is None else tile.attribute
-
-
-def operands(op: Op) -> tuple[str, str] | None:
-    """The names of A and B of a product by itself or in a fused region; None for anything else."""
-    if op.kind == "matmul":
-        return op.inputs[0], op.inputs[1]
-    if op.kind != "fused" or op.attr("kernel", "") != "linear":
-        return None
-    codes = {inner.result: inner.inputs[0] for inner in op.region if inner.kind == "dequantize"}
-    a, b = next(inner for inner in op.region if inner.kind == "matmul").inputs
-    return a, codes.get(b, b)
 
 
 def product_of(op: Op, a: TensorType, b: TensorType, probes: tuple[Bindings, ...]) -> Product | str:

@@ -1,11 +1,13 @@
-"""The tiles that there are kernels for on a GPU, and what a block of each one takes.
+"""The tiles of the native kernels on a GPU, and what a block of each one takes.
 
-The figures are those of `gemm_float.cuh`, `gemm_tensor.cuh` and `gemm_vector.cuh`.
+The figures are those of `gemm_float.cuh`, `gemm_tensor.cuh` and `gemm_vector.cuh`; those of other
+expansions are in `gpu_expansions`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from dfcompiler.target import CudaTarget
 
@@ -13,6 +15,9 @@ VECTOR_ROWS = 8
 """Rows up to which a product is bound by reading B once: the matrix-vector kernel."""
 LINE_BYTES = 128
 """Bytes that a multiprocessor reads from or writes to shared memory in a cycle."""
+
+Unit: TypeAlias = Literal["floats", "mma.sync", "wgmma"]
+"""What multiplies."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,10 @@ class BlockTile:
         shared_bytes: shared memory of a block.
         read_cycles: cycles in which shared memory serves the warps of a block, for a step of k.
         issue: instructions for each multiply-add, those that load its operands among them.
-        on_tensor_cores: whether the multiply-adds are mma.sync's.
+        unit: what does the multiply-adds.
+        expansion: whose kernel it is: ``native``, ``wgmma`` or ``cutlass``.
+        is_persistent: whether a block takes one tile after another, and its copies run ahead
+            across them: what copies wait for is waited for once, and first for their descriptors.
     """
 
     name: str
@@ -43,7 +51,24 @@ class BlockTile:
     shared_bytes: int
     read_cycles: float
     issue: float
-    on_tensor_cores: bool
+    unit: Unit
+    expansion: str = "native"
+    is_persistent: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """BM, BN, BK and stages, by which an operator's attribute names it."""
+        return self.rows, self.columns, self.depth, self.stages
+
+    def rate(self, target: CudaTarget) -> float:
+        """Operations a second that all multiprocessors together reach with it, all of them busy."""
+        tensor = target.tensor_rate
+        rates = {
+            "floats": target.float_rate,
+            "mma.sync": tensor * target.mma_share,
+            "wgmma": tensor * target.wgmma_share,
+        }
+        return rates[self.unit] / self.issue
 
     def resident(self, target: CudaTarget) -> int:
         """Blocks that a multiprocessor holds at the same time; 0 where not even one fits."""
@@ -67,7 +92,7 @@ def float_tile(name: str, rows: int, columns: int, thread: tuple[int, int], most
         shared_bytes=stages * depth * (rows + columns) * 4,
         read_cycles=threads / 32 * (tm + tn) / 4,
         issue=1 + (tm + tn) / (4 * tm * tn),
-        on_tensor_cores=False,
+        unit="floats",
     )
 
 
@@ -85,7 +110,7 @@ def tensor_tile(
         shared_bytes=stages * depth * (rows + columns) * 2,
         read_cycles=warps * 2 * sum(warp) / LINE_BYTES,
         issue=1,
-        on_tensor_cores=True,
+        unit="mma.sync",
     )
 
 
@@ -100,7 +125,7 @@ def vector_tile(element_bytes: int) -> BlockTile:
         shared_bytes=0,
         read_cycles=0,
         issue=2,
-        on_tensor_cores=False,
+        unit="floats",
     )
 
 

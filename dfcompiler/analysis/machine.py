@@ -34,6 +34,7 @@ class Machine:
         vector_bytes: bytes of a vector.
         meet_s: seconds for the threads to meet at the end of a kernel.
         weights: by family of kernels, by feature of `analysis.time_model`.
+        gpu: the device, whose products have a model of their own; None for a processor.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Machine:
     vector_bytes: int
     meet_s: float
     weights: Weights = field(default_factory=dict)
+    gpu: CudaTarget | None = None
 
     @staticmethod
     def nominal(target: Target, threads: int = 0) -> Machine:
@@ -98,4 +100,5 @@ def _nominal_gpu(target: CudaTarget) -> Machine:
         vector_s=cycle_s / 4,
         vector_bytes=128,
         meet_s=2e-6,
+        gpu=target,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil, isqrt, prod
 
-from dfcompiler.analysis.gpu_tiling import loop_tile
+from dfcompiler.analysis.gpu_plans import loop_tile
 from dfcompiler.analysis.tiling import Tile
 from dfcompiler.ir.operators.fused import region_scope
 from dfcompiler.ir.program import Op

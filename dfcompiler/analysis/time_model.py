@@ -12,7 +12,8 @@ A kernel's time is a weighted sum of features, each the seconds that one resourc
     meet      the meeting of the threads at the end
 
 The weights are one for each family of kernels (`Machine.weights`). Predictions use nothing that
-was measured on the program itself. `program_time` adds up the kernels of a program.
+was measured on the program itself. `program_time` adds up the kernels of a program. Products on a
+GPU take the seconds by which their tiles are chosen (`gpu_products`), and a launch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from dataclasses import replace
 from math import ceil, prod
 from typing import TypeAlias
 
-from dfcompiler.analysis.gpu_tiling import loop_tile
+from dfcompiler.analysis.gpu_plans import loop_tile
+from dfcompiler.analysis.gpu_products import product_s
 from dfcompiler.analysis.layouts import is_view
 from dfcompiler.analysis.machine import Machine
 from dfcompiler.analysis.schedule import bytes_of, operand_bytes
@@ -80,6 +82,10 @@ def kernel_s(op: Op, types: Types, machine: Machine, weight_bytes: int = 0) -> f
     family = family_of(op, types)
     if not family:
         return 0.0
+    if machine.gpu is not None and family == "product":
+        seconds = product_s(op, types, machine.gpu)
+        if seconds is not None:
+            return seconds + machine.meet_s
     return predict(family, features(op, types, machine, weight_bytes), machine)
 
 

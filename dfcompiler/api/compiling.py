@@ -201,7 +201,7 @@ def _build(
     )
     program = specialize(program, given.shapes, given.limits)
     stages("optimize", program)
-    result = rewritten(program, machine, given.pipeline, given.precision)
+    result = rewritten(program, machine, given.pipeline, given.precision, given.expansions)
     if given.tune and isinstance(machine, CpuTarget):
         stages("tune", result.program)
         result = tuned(result, machine)

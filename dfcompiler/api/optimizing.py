@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -34,15 +34,37 @@ def optimize(
 
 
 def rewritten(
-    program: Program, target: Target, pipeline: PipelineLike = None, precision: str = "f32"
+    program: Program,
+    target: Target,
+    pipeline: PipelineLike = None,
+    precision: str = "f32",
+    expansions: Mapping[str, str] | None = None,
 ) -> Rewritten:
     """Runs a pipeline like `optimize`, but measures and checks claims when that is asked for.
+
+    The tiles of products are those of the expansion that is asked for.
 
     Raises:
         UsageError: if the pipeline does not exist.
         DfcError: from a pass, saying which one.
     """
-    return resolve_pipeline(pipeline, target, precision).rewrite(program)
+    whole = resolve_pipeline(pipeline, target, precision)
+    return _with_expansion(whole, (expansions or {}).get("matmul", "")).rewrite(program)
+
+
+def _with_expansion(pipeline: Pipeline, expansion: str) -> Pipeline:
+    """The pipeline whose tiles are those of one expansion; empty: as it is."""
+    from passes.tile_for_io import TileForIo
+
+    if not expansion:
+        return pipeline
+    return replace(
+        pipeline,
+        passes=tuple(
+            replace(one, expansion=expansion) if isinstance(one, TileForIo) else one
+            for one in pipeline.passes
+        ),
+    )
 
 
 def tuned(result: Rewritten, target: CpuTarget) -> Rewritten:

@@ -137,6 +137,7 @@ class _Verifier:
         if missing:
             raise ValueError(f"{op.kind} lacks the attribute {', '.join(missing)}")
         self.check_symbols(op.type, symbols, op.result)
+        check_expansion(op)
         if op.region:
             inner = dict(zip(op.inputs, types, strict=True))
             for inner_op in op.region:
@@ -162,3 +163,14 @@ class _Verifier:
         unknown = free_symbols(*dims) - symbols
         if unknown:
             raise VerifyError(f"{where} uses the undeclared symbol {', '.join(sorted(unknown))}")
+
+
+def check_expansion(op: Op) -> None:
+    """Raises ValueError where an operator names an expansion and is no product, or names none."""
+    if "expansion" not in op.attrs:
+        return
+    if not any(inner.kind == "matmul" for inner in (op, *op.region)):
+        raise ValueError(f"{op.kind} has no expansions; only matrix products do")
+    name = op.attrs["expansion"]
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"an expansion is a name, not {name!r}")

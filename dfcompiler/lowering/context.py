@@ -262,13 +262,13 @@ class Context:
         if template not in found:
             found.append(template)
 
-    def expansion(self, op: Op, kind: str, known: Iterable[str]) -> str:
-        """The implementation wanted for an operator: ``native`` if nothing else was asked for.
+    def expansion(self, op: Op, kind: str, known: Iterable[str], default: str = "native") -> str:
+        """The implementation of an operator: what was asked for all of its kind, else `default`.
 
         Raises:
             UnsupportedError: if it is not among the known ones.
         """
-        wanted = self.expansions.get(kind, "native")
+        wanted = self.expansions.get(kind, default)
         if wanted not in known:
             message = f"{kind} has no expansion {wanted!r}; there are {', '.join(sorted(known))}"
             raise UnsupportedError(message, location(op))

@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dfcompiler.analysis.gpu_expansions import WGMMA_TILES
+from dfcompiler.analysis.gpu_plans import loop_tile, plans_from
 from dfcompiler.analysis.gpu_tiles import TILES, BlockTile
-from dfcompiler.analysis.gpu_tiling import (
-    RUNGS,
-    BlockProduct,
-    best_plan,
-    loop_tile,
-    modelled,
-    plans_from,
-    plans_of,
-    splits,
-)
+from dfcompiler.analysis.gpu_tiling import RUNGS, best_plan, plans_of, splits
+from dfcompiler.analysis.gpu_time import BlockProduct, modelled
 from dfcompiler.analysis.io_bound.levels import kernel_bounds, levels_of
 from dfcompiler.analysis.machine import Machine
 from dfcompiler.analysis.tiling import Tile
@@ -54,6 +48,7 @@ SHAPES = {
     (2, "MEDIUM"): "TensorMedium<__half>",
     (2, "FEW"): "TensorFew<__half>",
 }
+WGMMA_SHAPES = {"WIDE": "WgmmaWide", "LARGE": "WgmmaNarrow"}
 
 
 def tile_called(name: str, width: int = 2) -> BlockTile:
@@ -63,14 +58,15 @@ def tile_called(name: str, width: int = 2) -> BlockTile:
 
 @pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
 def test_the_tiles_are_those_of_the_kernels() -> None:
-    head = '#include "cuda/gemm.cuh"\nusing namespace dfc::cuda;\n'
-    texts = (SHAPE.format(number=i, shape=s) for i, s in enumerate(SHAPES.values()))
+    tiles = {shape: tile_called(name, width) for (width, name), shape in SHAPES.items()}
+    tiles |= {WGMMA_SHAPES[tile.name]: tile for tile in WGMMA_TILES["wgmma"]}
+    head = '#include "cuda/gemm_wgmma.cuh"\nusing namespace dfc::cuda;\n'
+    texts = (SHAPE.format(number=i, shape=s) for i, s in enumerate(tiles))
     library = build(head + "".join(texts))
-    for number, (width, name) in enumerate(SHAPES):
-        tile, found = tile_called(name, width), library.array((6,), np.int64)
+    for number, (shape, tile) in enumerate(tiles.items()):
+        found = library.array((6,), np.int64)
         library.call(f"shape_{number}", found)
-        expected = [tile.rows, tile.columns, tile.depth, tile.stages, tile.threads]
-        assert found.tolist() == [*expected, tile.shared_bytes], (width, name)
+        assert found.tolist() == [*tile.shape, tile.threads, tile.shared_bytes], shape
 
 
 @pytest.mark.parametrize("target", [H200, A100], ids=lambda target: target.device)
@@ -195,7 +191,7 @@ def test_nothing_is_much_faster_than_the_choice(rows: int, target: CudaTarget) -
 def test_plans_for_any_number_of_rows(columns: int, depth: int, width: int) -> None:
     family = BlockProduct(1, 1, columns, depth, width)
     plans = plans_of(family, RUNGS, H200)
-    assert plans_from(tuple(plan.attribute for plan in plans), width) == plans
+    assert plans_from(tuple(plan.attribute for plan in plans), width, H200) == plans
     assert plans[0].tile.name == "VECTOR"
     assert plans[0].most_rows == 8
     assert plans[-1].tile.rows == 128

@@ -135,21 +135,31 @@ template <class T, Activation activation, Residual residual, unsigned kernels>
 cudaError_t gemm_wgmma(cudaStream_t stream, Gemm<T> p) {
   static_assert(sizeof(T) == 2);
   const Along along_b = along_of_b(p);
-  if constexpr ((kernels & MANY) != 0) {
-    if (p.M > 64 && along_b != Along::elements && chunks_of_a(p)) {
-      if (p.batch < 1 || p.N < 1) return cudaSuccess;
-      long multiprocessors = 0;
-      const cudaError_t error = count_multiprocessors(&multiprocessors);
-      if (error != cudaSuccess) return error;
-      const long wide = p.batch * ceil_div(p.M, WgmmaWide::BM) * ceil_div(p.N, WgmmaWide::BN);
-      if (wide >= multiprocessors)
+  if (p.batch < 1 || p.M < 1 || p.N < 1) return cudaSuccess;
+  const bool planned = (p.plan.tile & (LARGE | WIDE)) != 0;
+  if ((planned || p.M > 64) && along_b != Along::elements && chunks_of_a(p)) {
+    long multiprocessors = 0;
+    const cudaError_t error = count_multiprocessors(&multiprocessors);
+    if (error != cudaSuccess) return error;
+    const long wide = p.batch * ceil_div(p.M, WgmmaWide::BM) * ceil_div(p.N, WgmmaWide::BN);
+    const unsigned usual = wide >= multiprocessors ? WIDE : LARGE;
+    const unsigned tile = planned ? p.plan.tile : usual;
+    if constexpr ((kernels & WIDE) != 0) {
+      if (tile == WIDE)
         return run_wgmma<WgmmaWide, T, activation, residual, kernels>(stream, p, multiprocessors,
                                                                       along_b);
-      return run_wgmma<WgmmaNarrow, T, activation, residual, kernels>(
-          stream, p, 2 * multiprocessors, along_b);
     }
+    if constexpr ((kernels & LARGE) != 0) {
+      if (tile == LARGE)
+        return run_wgmma<WgmmaNarrow, T, activation, residual, kernels>(
+            stream, p, 2 * multiprocessors, along_b);
+    }
+    return missing_kernel();
   }
-  return gemm<T, activation, residual, Floats::exact, kernels>(stream, p);
+  // With a plan the program calls `gemm` for few rows itself: what is left is not aligned.
+  constexpr unsigned aligned = (kernels & MEDIUM) != 0 ? kernels & ~WIDE : 0u;
+  return gemm<T, activation, residual, Floats::exact, aligned | (kernels & (WIDTH | DEPTH | ELEMENTS))>(
+      stream, p);
 }
 
 }  // namespace dfc::cuda

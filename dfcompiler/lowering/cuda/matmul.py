@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
+from dfcompiler.analysis.gpu_expansions import CHOICES, NATIVE
+from dfcompiler.analysis.gpu_plans import Plan, plans_from
 from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
-from dfcompiler.analysis.gpu_tiling import Plan, plans_from
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
@@ -45,7 +47,9 @@ IMPLEMENTATIONS: Mapping[str, str] = {
     "cublaslt": "",
     "pure": "",
 }
-"""Expansions of products, and what alone they are for; `native` is taken when none is asked for."""
+"""Expansions of products, and what alone they are for; `native` is taken where none is named."""
+FAMILIES: Mapping[str, str] = {"cublaslt": "gemm_lt", "wgmma": "gemm_wgmma"}
+"""The header of the kernels of each expansion that has one of its own."""
 _SPACE = "dfc::cuda::"
 
 
@@ -57,7 +61,11 @@ def lower_product(context: Context, op: Op) -> None:
     """
     found = product_of(context, op)
     _check_types(context, op, found)
-    implementation = context.expansion(op, "matmul", IMPLEMENTATIONS)
+    chosen = str(op.attr("expansion", NATIVE))
+    if chosen not in CHOICES:
+        there = ", ".join(CHOICES)
+        raise unsupported(op, f"its expansion is {chosen}; one product may take {there}")
+    implementation = context.expansion(op, "matmul", IMPLEMENTATIONS, chosen)
     is_float, is_hopper = op.type.dtype is DType.F32, context.gpu.arch == "90a"
     if (implementation == "tf32" and not is_float) or (
         implementation == "wgmma" and (is_float or not is_hopper)
@@ -69,7 +77,18 @@ def lower_product(context: Context, op: Op) -> None:
     if implementation == "pure":
         _add_pure(context, op, found, problem)
         return
-    _add_launch(context, op, found, problem, implementation)
+    # Plans are for the kernels that the operator names.
+    plans = _plans_of(context, op, problem) if implementation == chosen else ()
+    calls = [
+        (_template(context, op, found, problem, own or implementation, some), some)
+        for own, some in runs(plans)
+    ]
+    code = _launch_code(op, found, problem, calls)
+    add_launch(context, op, found.reads, code, work=_work(context, op, found))
+    why = "measured" if op.attr("tuned", False) else "least modelled time"
+    if implementation == context.expansions.get("matmul", NATIVE) != NATIVE:
+        why = "asked for"
+    context.record(record_of(op, why, found.epilogue, problem, implementation, plans))
 
 
 def _check_types(context: Context, op: Op, found: Product) -> None:
@@ -84,36 +103,45 @@ def _check_types(context: Context, op: Op, found: Product) -> None:
         raise unsupported(op, f"there is no kernel for operands of {names} into {kind.value}")
 
 
-def _add_launch(
-    context: Context, op: Op, found: Product, problem: Problem, implementation: str
-) -> None:
-    families = {"cublaslt": "gemm_lt", "wgmma": "gemm_wgmma"}
-    family = families.get(implementation, "gemm")
+def runs(plans: Sequence[Plan]) -> list[tuple[str, Sequence[Plan]]]:
+    """Neighbours among the plans that are of one expansion; one run of none for no plan."""
+    found = [(name, list(some)) for name, some in groupby(plans, lambda p: p.tile.expansion)]
+    return [*found] or [("", ())]
+
+
+def _template(
+    context: Context,
+    op: Op,
+    found: Product,
+    problem: Problem,
+    implementation: str,
+    plans: Sequence[Plan],
+) -> str:
+    """The launcher of an expansion with these plans, which the program instantiates."""
+    family = FAMILIES.get(implementation, "gemm")
     dtype = STORAGE[op.type.dtype]
     flags = [f"{_SPACE}Activation::{found.activation}", f"{_SPACE}Residual::{found.residual}"]
     if family == "gemm":
         flags.append(f"{_SPACE}Floats::{'tf32' if implementation == 'tf32' else 'exact'}")
-    # Plans are for the kernels of this product's element type as it is.
-    plans = _plans_of(op, problem) if implementation == "native" else ()
     if family != "gemm_lt":
-        flags.append(kernels_of(context, op, (found.a, found.b), problem, plans))
+        flags.append(kernels_of(context, op, (found.a, found.b), problem, implementation, plans))
     template = f"{_SPACE}{family}<{dtype}, {', '.join(flags)}>"
     context.instantiate(
         family, f"template cudaError_t {template}(cudaStream_t, {_SPACE}Gemm<{dtype}>);"
     )
-    code = _launch_code(found, problem, template, dtype, plans)
-    add_launch(context, op, found.reads, code, work=_work(context, op, found))
-    context.record(record_of(op, found.epilogue, problem, implementation, plans))
+    return template
 
 
-def _plans_of(op: Op, problem: Problem) -> tuple[Plan, ...]:
+def _plans_of(context: Context, op: Op, problem: Problem) -> tuple[Plan, ...]:
     """The plans of the operator's `tile` that the product can take; none if it has no tile."""
     if "tile" not in op.attrs:
         return ()
+    expansion = str(op.attr("expansion", NATIVE))
     try:
-        plans = plans_for(problem, plans_from(op.attr("tile"), op.type.dtype.bytes))
+        plans = plans_from(op.attr("tile"), op.type.dtype.bytes, context.gpu, expansion)
     except ValueError as error:
         raise unsupported(op, str(error)) from error
+    plans = plans_for(problem, plans)
     if any(plan.tile.name == "VECTOR" and not is_vector_plan(problem, plan) for plan in plans):
         raise unsupported(
             op,
@@ -124,9 +152,17 @@ def _plans_of(op: Op, problem: Problem) -> tuple[Plan, ...]:
 
 
 def _launch_code(
-    found: Product, problem: Problem, template: str, dtype: str, plans: Sequence[Plan]
+    op: Op, found: Product, problem: Problem, calls: Sequence[tuple[str, Sequence[Plan]]]
 ) -> str:
-    """The call; batch axes but the last one become loops of the host around it."""
+    """The call; batch axes but the last one become loops of the host around it.
+
+    Args:
+        op: the product.
+        found: its operands.
+        problem: its extents and strides.
+        calls: launchers, each with the plans that it takes, in the order of their rows.
+    """
+    dtype = STORAGE[op.type.dtype]
     outer = len(problem.batch[:-1])
     parameters = [f"_b{i}" for i in range(outer)]
 
@@ -154,9 +190,14 @@ def _launch_code(
     if found.other:
         fields.append(f"{at('_residual')}, {rows('_residual')}, {stride('_residual')}")
     gemm = f"{_SPACE}Gemm<{dtype}>{{{', '.join(fields)}}}"
-    if plans:
-        gemm = f"{gemm}.with({plan_code(problem, plans)})"
-    call = f"DFC_CUDA(__state, {template}(__dace_current_stream, {gemm}));"
+    launch = ""
+    for number, (template, plans) in enumerate(calls, 1):
+        if number < len(calls):
+            launch += f"{text(problem.rows)} <= {plans[-1].most_rows} ? "
+        planned = f"{gemm}.with({plan_code(problem, plans)})" if plans else gemm
+        launch += f"{template}(__dace_current_stream, {planned})"
+        launch += " : " if number < len(calls) else ""
+    call = f"DFC_CUDA(__state, {launch});"
     for name, extent in reversed(list(zip(parameters, problem.batch[:-1], strict=True))):
         call = f"for (int64_t {name} = 0; {name} < {text(extent)}; ++{name}) {{\n{call}\n}}"
     return call

@@ -7,8 +7,8 @@ from typing import Any
 
 import sympy
 
+from dfcompiler.analysis.gpu_plans import Plan
 from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
-from dfcompiler.analysis.gpu_tiling import Plan
 from dfcompiler.ir.program import Op, Role
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
@@ -27,6 +27,7 @@ def kernels_of(
     op: Op,
     operands: tuple[str, str],
     problem: Problem,
+    implementation: str,
     plans: Sequence[Plan],
 ) -> str:
     """The kernels that an instance holds for a product, as C++ over the names in `gemm.h`.
@@ -36,6 +37,7 @@ def kernels_of(
         op: the product.
         operands: its values A and B.
         problem: its extents and strides.
+        implementation: the expansion.
         plans: those of its tiles; none where the kernel is to choose.
     """
     chunk, b = 16 // _BYTES[op.type.dtype], problem.strides["_b"]
@@ -51,22 +53,22 @@ def kernels_of(
         "DEPTH": b[-1] != 1 or either,
         "ELEMENTS": not aligned,
     }
-    tiles = {plan.tile.name for plan in plans} or _usual_tiles(context, op, problem)
+    tiles = {plan.tile.name for plan in plans} or _usual_tiles(op, problem, implementation)
     found |= {name: name in tiles for name in ("VECTOR", "FEW", "MEDIUM", "LARGE", "WIDE")}
     return " | ".join(_SPACE + name for name, needed in found.items() if needed)
 
 
-def _usual_tiles(context: Context, op: Op, problem: Problem) -> set[str]:
+def _usual_tiles(op: Op, problem: Problem, implementation: str) -> set[str]:
     """What a product without a plan can take."""
     rows, chunk = problem.rows, 16 // _BYTES[op.type.dtype]
     # There is no tile for few rows of floats that are multiplied as they are.
-    exact = op.type.dtype is DType.F32 and context.expansions.get("matmul") != "tf32"
+    exact = op.type.dtype is DType.F32 and implementation != "tf32"
     limit = VECTOR_ROWS if exact else _FEW_ROWS
     found = {"VECTOR"} if _may_be(rows, VECTOR_ROWS) else set()
     if not exact and _may_be(rows, limit):
         found.add("FEW")
     if not is_static(rows) or int(rows) > limit or (exact and not _is_vector(problem, chunk)):
-        found |= {"MEDIUM", "LARGE"}
+        found |= {"MEDIUM", "LARGE"} | ({"WIDE"} if implementation == "wgmma" else set())
     return found
 
 
@@ -112,38 +114,39 @@ def is_vector_plan(problem: Problem, plan: Plan) -> bool:
 
 
 def record_of(
-    op: Op, epilogue: str, problem: Problem, implementation: str, plans: Sequence[Plan]
+    op: Op, why: str, epilogue: str, problem: Problem, implementation: str, plans: Sequence[Plan]
 ) -> KernelRecord:
     """Which kernel a product takes, and why, as far as extents and strides tell.
 
     Args:
         op: the product.
+        why: what chose the expansion and its plans.
         epilogue: what is fused, with a semicolon in front, or nothing.
         problem: its extents and strides.
         implementation: the expansion.
         plans: those of its tiles; none where the kernel is to choose.
     """
     dtype = op.type.dtype.value
-    if implementation != "native":
-        return KernelRecord(op, f"{implementation} gemm {dtype}", f"asked for{epilogue}")
+    if implementation != "native" and not plans:
+        return KernelRecord(op, f"{implementation} gemm {dtype}", f"{why}{epilogue}")
     chunk, rows = 16 // _BYTES[op.type.dtype], problem.rows
     tile = "128x128x16 or 64x64x16 floats" if dtype == "f32" else "128x128x32 or 64x64x32 mma.sync"
     if _is_vector(problem, chunk):
         parts = f", k in {plans[0].parts} parts" if plans and plans[0].parts > 1 else ""
         reason = f"{rows} rows: bound by reading B once{parts}{epilogue}"
         return KernelRecord(op, f"native gemm {dtype} matrix-vector", reason)
-    why = _why_elements(problem, chunk)
-    if why:
+    single = _why_elements(problem, chunk)
+    if single:
         shape = tile.split(" or ")[1]
-        reason = f"{why}: tiles are filled element by element{epilogue}"
+        reason = f"{single}: tiles are filled element by element{epilogue}"
         return KernelRecord(op, f"native gemm {dtype} {shape}, unaligned", reason)
     rows_apart = [s for strides in _row_strides(problem).values() for s in strides]
     unknown = not all(_is_multiple(stride, chunk) for stride in rows_apart)
     doubt = f"; element by element where a stride is no multiple of {chunk}" if unknown else ""
     if plans:
-        shapes = dict.fromkeys(_shape(plan, dtype) for plan in plans)
-        reason = f"least modelled time: {_ranges(plans)}{epilogue}{doubt}"
-        return KernelRecord(op, f"native gemm {dtype} {' or '.join(shapes)}", reason)
+        shapes = dict.fromkeys(_shape(plan) for plan in plans)
+        reason = f"{why}: {_ranges(plans)}{epilogue}{doubt}"
+        return KernelRecord(op, f"{implementation} gemm {dtype} {' or '.join(shapes)}", reason)
     if not is_static(rows):
         few = "" if dtype == "f32" else f", 32x128 up to {_FEW_ROWS}"
         reason = f"matrix-vector up to {VECTOR_ROWS} rows{few}{epilogue}{doubt}"
@@ -155,13 +158,12 @@ def record_of(
     return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
 
 
-def _shape(plan: Plan, dtype: str) -> str:
+def _shape(plan: Plan) -> str:
     """A tile in words: rows, columns, depth of a stage, and what multiplies."""
     tile = plan.tile
     if tile.name == "VECTOR":
         return "matrix-vector"
-    unit = "floats" if dtype == "f32" else "mma.sync"
-    return f"{tile.rows}x{tile.columns}x{tile.depth} {unit}"
+    return f"{tile.rows}x{tile.columns}x{tile.depth} {tile.unit}"
 
 
 def _ranges(plans: Sequence[Plan]) -> str:
