@@ -42,20 +42,23 @@ def _add_rows(context: Context, op: Op, body: MapBody, reason: str) -> None:
     context.record(KernelRecord(op, "dace-map + row function", reason))
 
 
-def softmax_body(context: Context, op: Op) -> tuple[MapBody, bool]:
-    """The row functions of a softmax, and whether they take its axis to be contiguous."""
+def softmax_body(context: Context, op: Op, row: str = "_x") -> tuple[MapBody, bool]:
+    """The row functions of a softmax, and whether they take its axis to be contiguous.
+
+    `row` is C++ of a contiguous row, which `_x` points to.
+    """
     axis = normalize_axis(int(op.attr("axis")), op.type.rank)
     to, source = (text(context.stride(name, axis)) for name in (op.result, *op.inputs))
     length = text(expression(op.type.shape[axis]))
     contiguous = to == source == "1"
     code = f"dfc::softmax_strided(_o, {to}, _x, {source}, {length});"
     if contiguous:
-        code = f"dfc::softmax_row(_o, _x, {length});"
+        code = f"dfc::softmax_row(_o, {row}, {length});"
     return row_body(context, op, axis, code, SOFTMAX_WORK), contiguous
 
 
-def norm_body(context: Context, op: Op) -> MapBody:
-    """The row functions of a layer or RMS norm.
+def norm_body(context: Context, op: Op, row: str = "_x") -> MapBody:
+    """The row functions of a layer or RMS norm; `row` is C++ of a row, which `_x` points to.
 
     Raises:
         UnsupportedError: if the last axis is not contiguous.
@@ -65,7 +68,7 @@ def norm_body(context: Context, op: Op) -> MapBody:
         raise UnsupportedError(
             f"{op.kind} needs its last axis contiguous, found {op.type}", (op.result, op.source)
         )
-    code, parameters = norm_call(context, op, "_x")
+    code, parameters = norm_call(context, op, row)
     return row_body(context, op, axis, code, NORM_WORK, parameters)
 
 

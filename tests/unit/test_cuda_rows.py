@@ -23,41 +23,66 @@ SOURCE = r"""
 #include "cuda/rows.h"
 using namespace dfc;
 
+// A kernel of teams of 4 and 32 lanes, 4 and 2 of them to a block, and of a block of 96 threads.
 #define ROWS(name, T, ...)                                                                   \
-  __global__ void name##_kernel(T* o, const T* x, const T* gamma, const T* beta, long n) {   \
-    x += blockIdx.x * n, o += blockIdx.x * n;                                                \
+  template <int THREADS, int PACKS>                                                          \
+  __global__ void name##_kernel(T* o, const T* x, const T* gamma, const T* beta, long count, \
+                                long n) {                                                    \
+    const long number = long(blockIdx.x) * blockDim.y + threadIdx.y;                         \
+    if (number >= count) return;                                                             \
+    x += number * n, o += number * n;                                                        \
+    const auto row = rows::row_of<THREADS, PACKS>(x);                                        \
     __VA_ARGS__;                                                                             \
   }                                                                                          \
-  extern "C" int name(T* o, const T* x, const T* gamma, const T* beta, long rows, long n,    \
+  extern "C" int name(T* o, const T* x, const T* gamma, const T* beta, long count, long n,   \
                       long threads) {                                                        \
-    return dfc::cuda::launch(name##_kernel, dim3(rows), dim3(threads), 0, nullptr, o, x,     \
-                             gamma, beta, n);                                                \
+    const auto kernel = threads == 4    ? name##_kernel<4, 3>                                \
+                        : threads == 32 ? name##_kernel<32, 4>                               \
+                                        : name##_kernel<96, 1>;                              \
+    const long together = threads == 4 ? 4 : threads == 32 ? 2 : 1;                          \
+    return dfc::cuda::launch(kernel, dim3((count + together - 1) / together),                \
+                             dim3(threads, together), 0, nullptr, o, x, gamma, beta, count, n); \
   }
 #define ALL(suffix, T)                                                                       \
-  ROWS(layer_norm_##suffix, T, layer_norm_row(o, x, gamma, beta, n, 1e-5))                   \
-  ROWS(rms_norm_##suffix, T, rms_norm_row(o, x, gamma, n, 1e-5))                             \
-  ROWS(softmax_##suffix, T, softmax_row(o, x, n))                                            \
-  ROWS(cumsum_##suffix, T, cumsum_row(o, 1, x, 1, n))                                        \
-  ROWS(fused_##suffix, T, layer_norm_row(o, [&](auto& v, int64_t first, int count) {         \
+  ROWS(layer_norm_##suffix, T, layer_norm_row(o, row, gamma, beta, n, 1e-5))                 \
+  ROWS(rms_norm_##suffix, T, rms_norm_row(o, row, gamma, n, 1e-5))                           \
+  ROWS(softmax_##suffix, T, softmax_row(o, row, n))                                          \
+  ROWS(fused_##suffix, T,                                                                    \
+       const auto made = [&](auto& v, int64_t first, auto count) {                           \
          accumulator<T> p[rows::PACK<T>], q[rows::PACK<T>];                                  \
          rows::load_pack(p, x + first, count);                                               \
          rows::load_pack(q, beta + first, count);                                            \
          for (int e = 0; e < rows::PACK<T>; ++e) v[e] = p[e] + q[e];                         \
-       }, gamma, static_cast<const T*>(nullptr), n, 1e-5))
+       };                                                                                    \
+       const bool aligned = rows::are_aligned(x, beta);                                      \
+       const auto sums = rows::row_of<THREADS, PACKS>(aligned, made);                        \
+       layer_norm_row(o, sums, gamma, static_cast<const T*>(nullptr), n, 1e-5))              \
+  __global__ void cumsum_##suffix##_kernel(T* o, const T* x, long n) {                       \
+    cumsum_row(o + blockIdx.x * n, 1, x + blockIdx.x * n, 1, n);                             \
+  }                                                                                          \
+  extern "C" int cumsum_##suffix(T* o, const T* x, long count, long n, long threads) {       \
+    return dfc::cuda::launch(cumsum_##suffix##_kernel, dim3(count), dim3(threads), 0, nullptr, \
+                             o, x, n);                                                       \
+  }
 ALL(f32, float)
 ALL(f64, double)
 ALL(bf16, __nv_bfloat16)
 ALL(f16, __half)
 
 #define REDUCTION(name, Op, T, A, O)                                                         \
-  __global__ void name##_kernel(O* o, const T* x, long n) {                                  \
-    RowReduction<Op, A> total;                                                               \
-    total.add(x + blockIdx.x * n, n);                                                        \
+  template <int THREADS>                                                                     \
+  __global__ void name##_kernel(O* o, const T* x, long count, long n) {                      \
+    const long number = long(blockIdx.x) * blockDim.y + threadIdx.y;                         \
+    if (number >= count) return;                                                             \
+    RowReduction<Op, A, THREADS> total;                                                      \
+    total.add(x + number * n, n);                                                            \
     const A value = total.value();                                                           \
-    if (threadIdx.x == 0) o[blockIdx.x] = O(value);                                          \
+    if (threadIdx.x == 0) o[number] = O(value);                                              \
   }                                                                                          \
-  extern "C" int name(O* o, const T* x, long rows, long n, long threads) {                   \
-    return dfc::cuda::launch(name##_kernel, dim3(rows), dim3(threads), 0, nullptr, o, x, n); \
+  extern "C" int name(O* o, const T* x, long count, long n, long threads) {                  \
+    return dfc::cuda::launch(threads == 8 ? name##_kernel<8> : name##_kernel<128>,           \
+                             dim3(threads == 8 ? (count + 1) / 2 : count),                   \
+                             dim3(threads, threads == 8 ? 2 : 1), 0, nullptr, o, x, count, n); \
   }
 REDUCTION(sum_f32, Sum, float, float, float)
 REDUCTION(sum_bf16, Sum, __nv_bfloat16, float, float)
@@ -66,14 +91,17 @@ REDUCTION(max_f32, Maximum, float, float, float)
 REDUCTION(min_i32, Minimum, int, int, int)
 REDUCTION(any_bool, Maximum, bool, uint8_t, bool)
 
-template <class T>
-__global__ void argmax_kernel(int64_t* o, const T* x, long n) {
-  const int64_t position = argmax_row(x + blockIdx.x, gridDim.x, n);
+// Rows lie side by side, `count` of them, or one after the other.
+template <int THREADS, class T>
+__global__ void argmax_kernel(int64_t* o, const T* x, long n, bool beside) {
+  x += beside ? blockIdx.x : blockIdx.x * n;
+  const int64_t position = argmax_row<THREADS>(x, beside ? gridDim.x : 1, n);
   if (threadIdx.x == 0) o[blockIdx.x] = position;
 }
 #define ARGMAX(name, T)                                                                      \
-  extern "C" int name(int64_t* o, const T* x, long rows, long n, long threads) {             \
-    return dfc::cuda::launch(argmax_kernel<T>, dim3(rows), dim3(threads), 0, nullptr, o, x, n); \
+  extern "C" int name(int64_t* o, const T* x, long count, long n, long threads, long beside) { \
+    return dfc::cuda::launch(threads == 8 ? argmax_kernel<8, T> : argmax_kernel<96, T>,      \
+                             dim3(count), dim3(threads), 0, nullptr, o, x, n, beside != 0);  \
   }
 ARGMAX(argmax_f32, float)
 ARGMAX(argmax_bool, bool)
@@ -156,7 +184,7 @@ def normal(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 @pytest.mark.parametrize("kind", REFERENCES)
 def test_rows(kind: str, dtype: str) -> None:
     for length in LENGTHS:
-        for threads in (32, 96):
+        for threads in (4, 32, 96):
             x = normal(3, length, dtype=DTYPES[dtype])
             gamma, beta = normal(length, dtype=DTYPES[dtype]), normal(length, dtype=DTYPES[dtype])
             o = kernels().array(x.shape, x.dtype)
@@ -169,7 +197,7 @@ def test_rows(kind: str, dtype: str) -> None:
 def test_a_row_replaces_itself() -> None:
     x = normal(2, 1031)
     expected = softmax(x.astype(np.float64)).astype(np.float32)
-    kernels().call("softmax_f32", x, x, None, None, 2, 1031, 64)
+    kernels().call("softmax_f32", x, x, None, None, 2, 1031, 96)
     assert_close(x, expected)
 
 
@@ -177,7 +205,7 @@ def test_variance_of_a_large_mean() -> None:
     x = normal(2, 384)
     x += 32
     o = kernels().array(x.shape, x.dtype)
-    kernels().call("layer_norm_f32", o, x, None, None, 2, 384, 64)
+    kernels().call("layer_norm_f32", o, x, None, None, 2, 384, 32)
     ones, zeros = np.ones(384), np.zeros(384)
     assert_close(o, layer_norm(x.astype(np.float64), ones, zeros).astype(np.float32))
 
@@ -189,7 +217,7 @@ def test_exceptional_values_of_softmax() -> None:
     x[2, 3] = np.inf
     x[3, 64] = np.nan
     o = kernels().array(x.shape, x.dtype)
-    kernels().call("softmax_f32", o, x, None, None, 4, 65, 64)
+    kernels().call("softmax_f32", o, x, None, None, 4, 65, 32)
     np.testing.assert_array_equal(np.isnan(o), softmax(x.astype(np.float64)) != softmax(x))
     np.testing.assert_array_equal(o[1], softmax(x[1]))
 
@@ -201,7 +229,7 @@ def test_strided_softmax() -> None:
     assert_close(o, softmax(x.astype(np.float64).T).T.astype(np.float32))
 
 
-@pytest.mark.parametrize("threads", [32, 128])
+@pytest.mark.parametrize("threads", [8, 128])
 def test_reductions(threads: int) -> None:
     rng = np.random.default_rng(0)
     for n in (1, 33, 515):
@@ -229,23 +257,23 @@ def test_a_maximum_keeps_nan() -> None:
     x = normal(3, 100)
     x[1, 77] = np.nan
     o = kernels().array((3,), np.float32)
-    kernels().call("max_f32", o, x, 3, 100, 64)
+    kernels().call("max_f32", o, x, 3, 100, 128)
     np.testing.assert_array_equal(o, x.max(1))
 
 
-@pytest.mark.parametrize("threads", [32, 96])
-def test_argmax_is_the_first_greatest(threads: int) -> None:
+@pytest.mark.parametrize("threads", [8, 96])
+@pytest.mark.parametrize("beside", [False, True])
+def test_argmax_is_the_first_greatest(threads: int, beside: bool) -> None:
     rng = np.random.default_rng(1)
     for n in (1, 40, 333):
-        x = kernels().copy(rng.integers(-3, 3, (n, 4)).astype(np.float32))
+        x = rng.integers(-3, 3, (n, 4)).astype(np.float32)
         x[:, 1] = -np.inf
         x[n // 2 :, 2] = np.nan
-        o = kernels().array((4,), np.int64)
-        kernels().call("argmax_f32", o, x, 4, n, threads)
-        np.testing.assert_array_equal(o, np.argmax(x, 0))
-        truth = kernels().copy(rng.random((n, 4)) < 0.1)
-        kernels().call("argmax_bool", o, truth, 4, n, threads)
-        np.testing.assert_array_equal(o, np.argmax(truth, 0))
+        truth = rng.random((n, 4)) < 0.1
+        for name, columns in (("argmax_f32", x), ("argmax_bool", truth)):
+            o, rows = kernels().array((4,), np.int64), columns if beside else columns.T
+            kernels().call(name, o, kernels().copy(rows), 4, n, threads, beside)
+            np.testing.assert_array_equal(o, np.argmax(columns, 0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -253,7 +281,7 @@ def test_running_sums(dtype: str) -> None:
     for n in (1, 65, 300):
         x = normal(2, n, dtype=DTYPES[dtype])
         o = kernels().array(x.shape, x.dtype)
-        kernels().call(f"cumsum_{dtype}", o, x, None, None, 2, n, 64)
+        kernels().call(f"cumsum_{dtype}", o, x, 2, n, 64)
         assert_close(o, x.astype(np.float64).cumsum(1).astype(x.dtype))
 
 

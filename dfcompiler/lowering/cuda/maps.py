@@ -2,7 +2,7 @@
 
     add_map      (`lowering.maps`)  one thread for each iteration; neighbours have neighbouring
                                     iterations of the innermost range
-    add_row_map                     one block for each iteration; all its threads run the code
+    add_row_map                     a team of threads for each iteration; all of them run the code
     add_launch                      host code between kernels, which launches a kernel of ours
 
 A map of one thread for each iteration:
@@ -34,13 +34,14 @@ from dace.sdfg import nodes
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.packs import ELEMENT, in_packs, is_flat
+from dfcompiler.lowering.cuda.threads import Team
 from dfcompiler.lowering.maps import ONCE, Access, MapBody, add_scopes, add_tasklet, whole
 from dfcompiler.lowering.symbolic import is_static, product, quotient_and_rest, symbol, text
 
 BLOCK = 256
 """Threads of a block of a map; with up to 8 such blocks a multiprocessor is full."""
 _BLOCK_X, _BLOCK_Y = "_block_x", "_block_y"
-_OUTER, _ROW, _THREAD = "_outer", "_row", "_thread"
+_OUTER, _ROW, _ROWS, _THREAD = "_outer", "_row", "_rows", "_thread"
 
 
 def add_thread_map(context: Context, state: dace.SDFGState, body: MapBody) -> None:
@@ -60,20 +61,24 @@ def add_thread_map(context: Context, state: dace.SDFGState, body: MapBody) -> No
     _add_blocks(context, state, body, blocks)
 
 
-def add_row_map(
-    context: Context, state: dace.SDFGState, body: MapBody, threads: int = BLOCK
-) -> None:
-    """Adds a map with one block for each iteration; all threads of the block run `body.code`.
+def add_row_map(context: Context, state: dace.SDFGState, body: MapBody, team: Team) -> None:
+    """Adds a map with a team of threads for each iteration; all of them run `body.code`.
 
-    The code calls device functions that share the work among the threads of the block; nothing
-    but such calls may write.
+    The code calls device functions that share the work among the threads of the team; nothing but
+    such calls may write. Teams of a block lie along y, the threads of a team along x.
     """
     name, rows, body = _as_one(body, list(body.ranges) or [ONCE], _ROW)
-    grid = _device_map(body.label, {name: (0, rows - 1, 1)})
+    inside: dict[str, tuple[Any, Any, Any]] = {_THREAD: (0, team.threads - 1, 1)}
+    if team.rows == 1:
+        grid = _device_map(body.label, {name: (0, rows - 1, 1)})
+    else:
+        grid = _device_map(body.label, {_ROWS: (0, rows - 1, team.rows)})
+        last = sympy.Min(symbol(_ROWS) + team.rows - 1, rows - 1)
+        inside = {name: (symbol(_ROWS), last, 1), **inside}
     block = nodes.Map(
         f"{body.label}_threads",
-        [_THREAD],
-        subsets.Range([(0, threads - 1, 1)]),
+        list(inside),
+        subsets.Range(list(inside.values())),
         dtypes.ScheduleType.GPU_ThreadBlock,
     )
     add_scopes(context, state, body, [grid, block])

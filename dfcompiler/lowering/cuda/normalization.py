@@ -1,10 +1,12 @@
-"""Softmax, layer norm and RMS norm on a GPU: one block for each row."""
+"""Softmax, layer norm and RMS norm on a GPU: a team of threads for each row."""
 
 from __future__ import annotations
 
+from dfcompiler.ir.operators.spec import normalize_axis
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
-from dfcompiler.lowering.cuda.row_maps import KERNELS, add_rows
+from dfcompiler.lowering.cuda.row_maps import KERNELS, add_rows, row_of, rows_of
+from dfcompiler.lowering.cuda.threads import Team, team_of
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.maps import MapBody, add_map
 from dfcompiler.lowering.normalization import norm_body, softmax_body
@@ -14,11 +16,12 @@ HEADER = "cuda/rows.h"
 
 
 def lower_softmax(context: Context, op: Op) -> None:
-    """One block for each row; one thread for each when the axis is not contiguous."""
-    body, contiguous = softmax_body(context, op)
+    """A team for each row; one thread for each when the axis is not contiguous."""
+    team = team_along(context, op, normalize_axis(int(op.attr("axis")), op.type.rank))
+    body, contiguous = softmax_body(context, op, row_of(team, "_x"))
     context.include(HEADER, KERNELS)
     if contiguous:
-        add_normalized_rows(context, op, body)
+        add_normalized_rows(context, op, body, team)
         return
     add_map(context, context.new_state(op), body)
     reason = "the axis is strided: neighbouring threads read neighbouring rows"
@@ -26,18 +29,27 @@ def lower_softmax(context: Context, op: Op) -> None:
 
 
 def lower_norm(context: Context, op: Op) -> None:
-    """One block for each row of the last axis.
+    """A team for each row of the last axis.
 
     Raises:
         UnsupportedError: if the last axis is not contiguous.
     """
-    body = norm_body(context, op)
+    team = team_along(context, op, op.type.rank - 1)
+    body = norm_body(context, op, row_of(team, "_x"))
     context.include(HEADER, KERNELS)
-    add_normalized_rows(context, op, body)
+    add_normalized_rows(context, op, body, team)
 
 
-def add_normalized_rows(context: Context, op: Op, body: MapBody, what: str = "") -> None:
-    """Adds the map with a block for each row of the last axis of `op`, and its record."""
-    threads = add_rows(context, op, body, expression(op.type.shape[-1]), op.type.dtype)
-    reason = f"{what}one block of {threads} threads a row, statistics from registers"
+def team_along(context: Context, op: Op, axis: int) -> Team:
+    """The team for the rows of the result along `axis`."""
+    length = expression(op.type.shape[axis])
+    return team_of(context, length, rows_of(op, axis), op.type.dtype.bytes)
+
+
+def add_normalized_rows(
+    context: Context, op: Op, body: MapBody, team: Team, what: str = ""
+) -> None:
+    """Adds the map with a team for each row of `op`, and its record."""
+    add_rows(context, op, body, team)
+    reason = f"{what}{team}, statistics from registers"
     context.record(KernelRecord(op, "dace-map + row function", reason))

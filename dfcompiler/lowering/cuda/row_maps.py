@@ -1,28 +1,37 @@
-"""Maps over rows whose tasklets call device functions: a block of threads for each row."""
+"""Maps over rows whose tasklets call device functions: a team of threads for each row."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from dfcompiler.ir.program import Op
-from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.maps import add_row_map
-from dfcompiler.lowering.cuda.threads import row_threads
+from dfcompiler.lowering.cuda.threads import Team
 from dfcompiler.lowering.maps import MapBody
-from dfcompiler.lowering.symbolic import product
+from dfcompiler.lowering.symbolic import element_count
 
 KERNELS = ("cuda",)
 """The generated file that calls device functions."""
 
 
-def add_rows(context: Context, op: Op, body: MapBody, length: Any, dtype: DType) -> int:
-    """Adds a map with a block for each row of `length` elements of `dtype`.
+def add_rows(context: Context, op: Op, body: MapBody, team: Team) -> None:
+    """Adds a map whose iterations have a team of threads each."""
+    add_row_map(context, context.new_state(op), body, team)
 
-    Returns:
-        the threads of a block.
+
+def rows_of(op: Op, axis: int) -> Any:
+    """How many rows the result has along `axis`."""
+    return element_count(tuple(dim for a, dim in enumerate(op.type.shape) if a != axis))
+
+
+def row_of(team: Team, row: str, aligned: str = "") -> str:
+    """C++ of a row that the threads of a team share.
+
+    Args:
+        team: the threads.
+        row: a pointer, or a function of packs.
+        aligned: for a function: C++ of whether its operands are.
     """
-    rows = product(extent for _, extent in body.ranges)
-    threads = row_threads(context, length, rows, dtype.bytes)
-    add_row_map(context, context.new_state(op), body, threads)
-    return threads
+    arguments = f"{aligned}, {row}" if aligned else row
+    return f"dfc::rows::row_of<{team.threads}, {team.packs}>({arguments})"
