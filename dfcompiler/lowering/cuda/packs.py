@@ -97,10 +97,13 @@ def in_packs(context: Context, body: MapBody, extent: Any) -> MapBody | None:
         return None
     context.include("cuda/pack.h", ("cuda",))
     loads, heads, stores = _code(context, reads, writes, width)
+    count = [f"const int _count = {width};"]
+    if not _is_multiple(extent, width):
+        left = f"const int64_t _left = {text(extent)} - _first;"
+        count = [left, f"const int _count = _left < {width} ? int(_left) : {width};"]
     code = [
         f"const int64_t _first = int64_t({_PACK}) * {width};",
-        f"const int64_t _left = {text(extent)} - _first;",
-        f"const int _count = _left < {width} ? int(_left) : {width};",
+        *count,
         *loads,
         "#pragma unroll",
         f"for (int _e = 0; _e < {width}; ++_e) if (_e < _count) {{",
@@ -158,6 +161,12 @@ def _pointer(context: Context, access: Access, place: _Place | None) -> Access:
 
 def _ctype(context: Context, access: Access) -> str:
     return str(context.sdfg.arrays[access.array].dtype.ctype)
+
+
+def _is_multiple(extent: Any, width: int) -> bool:
+    """Whether an extent is a multiple of a number whatever its symbols are: no pack has an end."""
+    content, _ = sympy.sympify(extent).as_content_primitive()
+    return bool(content % width == 0)
 
 
 def _width(context: Context, packed: Sequence[_Place], extent: Any) -> int:

@@ -308,6 +308,7 @@ def _add_parts(context: Context, op: Op, axes: Axes, parts: Parts) -> None:
     body = reduction_body(context, op, axes, [code])
     body = replace(
         body,
+        label=f"{op.kind}_parts",
         reads=[pointer(context, "_x", context.array(name), [*begin, 0], (len(begin),))],
         writes=[_through_pointer(body.writes[0])],
         code=f"{code}\nif (threadIdx.x == 0) *_o = {result_of(op, axes, '_value')};",
