@@ -347,5 +347,11 @@ extern "C" {
 
 void emulation_set_order(int order) { emulation::backwards = order != 0; }
 const char* emulation_message() { return emulation::message(); }
+// The kernel that was launched last.
+const char* emulation_kernel() {
+  static std::string name;
+  name = emulation::kernel_name();
+  return name.c_str();
+}
 void emulation_clear_message() { emulation::clear_message(); }
 }

@@ -42,7 +42,7 @@ void commit_copies();
 void wait_for_copies(int pending);
 
 // A product that happens when its group is waited for. The place of its sums is poison until no
-// group is left; what it adds to is what `claim_sums` gives.
+// group that adds to them is left; what it adds to is what `claim_sums` gives.
 float* claim_sums(float* sums, int count);
 void add_product(std::function<void()> product);
 void commit_products();

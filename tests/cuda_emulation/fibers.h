@@ -22,11 +22,18 @@ struct Copy {
   int bytes, room;
 };
 
-// Products by group, and the true values of the sums that they add to.
+// The true values of sums that products add to, and the number of the last group that does.
+struct Sums {
+  std::vector<float> values;
+  unsigned long group = 0;
+};
+
+// Products by group: `done` groups have happened, then come the closed ones and the open one.
 struct Products {
-  std::map<float*, std::vector<float>> sums;
-  std::vector<std::function<void()>> open;
+  std::map<float*, Sums> sums;
+  unsigned long done = 0;
   std::deque<std::vector<std::function<void()>>> closed;
+  std::vector<std::function<void()>> open;
 };
 
 enum class State { ready, at_collective, at_barrier, waiting, done };

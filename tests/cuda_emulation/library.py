@@ -22,6 +22,7 @@ class Library:
         self.functions = ctypes.CDLL(str(path))
         self.functions.emulation_allocate.restype = ctypes.c_void_p
         self.functions.emulation_message.restype = ctypes.c_char_p
+        self.functions.emulation_kernel.restype = ctypes.c_char_p
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of poison in memory that ends where touching it is an error."""
@@ -71,6 +72,11 @@ class Library:
                 raise EmulationError(
                     f"threads race: array {i} depends on their order, first at element {element}"
                 )
+
+    @property
+    def last_kernel(self) -> str:
+        """The name of the kernel that was launched last."""
+        return str(self.functions.emulation_kernel().decode())
 
     def _run(self, run: Callable[[], object], order: int) -> None:
         self.functions.emulation_set_order(order)

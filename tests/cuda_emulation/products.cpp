@@ -6,12 +6,14 @@
 namespace emulation {
 
 float* claim_sums(float* sums, int count) {
-  std::vector<float>& kept = current->products.sums[sums];
-  if (kept.empty()) {
-    kept.assign(sums, sums + count);
+  Products& products = current->products;
+  Sums& kept = products.sums[sums];
+  if (kept.values.empty()) {
+    kept.values.assign(sums, sums + count);
     std::memset(sums, POISON, count * sizeof *sums);
   }
-  return kept.data();
+  kept.group = products.done + products.closed.size();
+  return kept.values.data();
 }
 
 void add_product(std::function<void()> product) {
@@ -26,12 +28,14 @@ void commit_products() {
 
 void wait_for_products(int pending) {
   Products& products = current->products;
-  for (; products.closed.size() > std::size_t(pending); products.closed.pop_front())
+  for (; products.closed.size() > std::size_t(pending); products.closed.pop_front(), ++products.done)
     for (const auto& product : products.closed.front()) product();
-  if (!products.closed.empty() || !products.open.empty()) return;
-  for (const auto& [sums, kept] : products.sums)
-    std::memcpy(sums, kept.data(), kept.size() * sizeof(float));
-  products.sums.clear();
+  std::erase_if(products.sums, [&](const auto& entry) {
+    const auto& [sums, kept] = entry;
+    if (kept.group >= products.done) return false;
+    std::memcpy(sums, kept.values.data(), kept.values.size() * sizeof(float));
+    return true;
+  });
 }
 
 }  // namespace emulation
