@@ -3,145 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
+from tests.cuda_attention import Case, attention_source, normal, operands
 from tests.cuda_emulation import Library, build, toolkit
 from tests.nvcc_spills import spills_of
 from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
 
-SOURCE = r"""
-#include "cuda/attention.cuh"
-using namespace dfc::cuda;
-
-template <class T, class M, int WIDTH, bool CAUSAL>
-int run(const long* n, const T* q, const T* k, const T* v, T* o, const M* mask, double scale) {
-  Attention<T, M> p{n[0], n[1], n[2], n[3], n[4], n[5], n[6], q, {}, k, {}, v, {}, o, {}, mask, {},
-                    float(scale)};
-  const long* s = n + 7;
-  for (long* strides : {p.q_strides, p.k_strides, p.v_strides})
-    for (int i = 0; i < 4; ++i) strides[i] = *s++;
-  for (int i = 0; i < 3; ++i) p.o_strides[i] = *s++;
-  for (int i = 0; i < 4; ++i) p.mask_strides[i] = *s++;
-  return attention<T, M, WIDTH, CAUSAL>(nullptr, p);
-}
-#define ONE(name, T, M, width, causal)                                                          \
-  extern "C" int name(const long* n, const T* q, const T* k, const T* v, T* o, const void* mask, \
-                      double scale) {                                                           \
-    return run<T, M, width, causal>(n, q, k, v, o, static_cast<const M*>(mask), scale);         \
-  }
-#define ALL(dtype, T, width)                             \
-  ONE(dtype##_none_##width##_0, T, NoMask, width, false) \
-  ONE(dtype##_none_##width##_1, T, NoMask, width, true)  \
-  ONE(dtype##_bool_##width##_0, T, bool, width, false)   \
-  ONE(dtype##_bool_##width##_1, T, bool, width, true)    \
-  ONE(dtype##_float_##width##_0, T, float, width, false)
-ALL(float32, float, 32) ALL(float32, float, 64) ALL(float32, float, 128) ALL(float32, float, 160)
-ALL(bfloat16, __nv_bfloat16, 32) ALL(bfloat16, __nv_bfloat16, 64) ALL(bfloat16, __nv_bfloat16, 128)
-ALL(float16, __half, 64)
-ONE(float64_none_64_1, double, NoMask, 64, true)
-"""
-DTYPES: dict[str, Any] = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "bfloat16": ml_dtypes.bfloat16,
-    "float16": np.float16,
-}
+KINDS = [("none", False), ("none", True), ("bool", False), ("bool", True), ("float", False)]
+PADDED = [*(("float32", w) for w in (32, 64, 128, 160)), *(("bfloat16", w) for w in (32, 64, 128))]
+INSTANCES = [(t, m, w, c) for t, w in [*PADDED, ("float16", 64)] for m, c in KINDS]
 
 
 @cache
 def kernels() -> Library:
     """The attention kernels behind C functions."""
-    return build(SOURCE)
-
-
-@dataclass
-class Case:
-    """An attention: arrays of logical shape [batch, heads, rows, width] in any order of memory."""
-
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
-    mask: np.ndarray | None = None
-    causal: bool = False
-
-    def run(self) -> np.ndarray:
-        """The kernel's result."""
-        q, k, v = (placed(x) for x in (self.q, self.k, self.v))
-        shape = (*q.shape[:3], v.shape[3])
-        o = kernels().array(shape, q.dtype)
-        mask, kind = None, "none"
-        if self.mask is not None:
-            mask, kind = placed(self.mask), "bool" if self.mask.dtype == np.bool_ else "float"
-            mask_strides = [
-                0 if self.mask.shape[i] == 1 else s // mask.itemsize
-                for i, s in enumerate(mask.strides)
-            ]
-        else:
-            mask_strides = [0] * 4
-        strides = [s // q.itemsize for x in (q, k, v) for s in x.strides]
-        strides += [s // q.itemsize for s in o.strides[:3]]
-        sizes = [*q.shape[:2], k.shape[1], q.shape[2], k.shape[2], q.shape[3], v.shape[3]]
-        numbers = kernels().copy(np.array([*sizes, *strides, *mask_strides], np.int64))
-        most = max(q.shape[3], v.shape[3])
-        width = next(w for w in (32, 64, 128, 160) if most <= w)
-        if q.dtype == np.float64:
-            width = 64
-        name = f"{q.dtype.name}_{kind}_{width}_{int(self.causal)}"
-        arrays = [memory(x) for x in (q, k, v)]
-        kernels().call(name, numbers, *arrays, o, None if mask is None else memory(mask), 0.25)
-        return o
-
-    def expected(self) -> np.ndarray:
-        """The same in float64, by torch; zeros for a row that sees nothing."""
-        q, k, v = (torch.from_numpy(x.astype(np.float64)) for x in (self.q, self.k, self.v))
-        group = q.shape[1] // k.shape[1]
-        k, v = (x.repeat_interleave(group, 1) for x in (k, v))
-        scores = q @ k.mT * 0.25
-        hidden = -torch.inf
-        if self.mask is not None:
-            mask = torch.from_numpy(self.mask.astype(np.float64))
-            shown = mask != 0 if self.mask.dtype == np.bool_ else mask != hidden
-            added = scores if self.mask.dtype == np.bool_ else scores + mask
-            scores = torch.where(shown, added, hidden)
-        if self.causal:
-            queries, keys = scores.shape[2:]
-            seen = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-            scores = torch.where(seen, scores, hidden)
-        weights = torch.softmax(scores, -1)
-        weights = torch.where((scores == hidden).all(-1, keepdim=True), 0.0, weights)
-        return (weights @ v).numpy().astype(self.q.dtype)
-
-    def check(self) -> None:
-        """The kernel's result against torch's."""
-        assert_close(self.run(), self.expected())
-
-
-def placed(x: np.ndarray) -> np.ndarray:
-    """`x` with the same strides in the emulation's memory."""
-    order = np.argsort([-s for s in x.strides], kind="stable")
-    packed = kernels().copy(np.ascontiguousarray(x.transpose(order)))
-    return packed.transpose(np.argsort(order))
-
-
-def memory(x: np.ndarray) -> np.ndarray:
-    """The contiguous array behind a transposed one."""
-    order = np.argsort([-s for s in x.strides], kind="stable")
-    return x.transpose(order)
-
-
-def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng((seed, *shape))
-    return rng.normal(size=shape).astype(DTYPES[dtype])
+    return build(attention_source("attention", [*INSTANCES, ("float64", "none", 64, True)]))
 
 
 def case(
@@ -155,10 +38,8 @@ def case(
     causal: bool = False,
     mask: np.ndarray | None = None,
 ) -> Case:
-    q = normal(batch, heads[0], queries, widths[0], dtype=dtype)
-    k = normal(batch, heads[1], keys, widths[0], dtype=dtype, seed=1)
-    v = normal(batch, heads[1], keys, widths[1], dtype=dtype, seed=2)
-    return Case(q, k, v, mask, causal)
+    q, k, v = operands(dtype, heads, queries, keys, widths, batch)
+    return Case(kernels(), q, k, v, mask, causal)
 
 
 TILED = ["float32", "bfloat16"]
@@ -264,9 +145,9 @@ def test_the_end_of_a_cache_is_not_read(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", TILED)
 def test_transposed_operands(dtype: str) -> None:
     q, k, v = (normal(1, 20, 2, 64, dtype=dtype, seed=i).transpose(0, 2, 1, 3) for i in range(3))
-    Case(q, k, v).check()
+    Case(kernels(), q, k, v).check()
     columns = normal(1, 2, 64, 20, dtype=dtype).transpose(0, 1, 3, 2)
-    Case(q, columns, v).check()
+    Case(kernels(), q, columns, v).check()
 
 
 def test_a_warp_a_row() -> None:

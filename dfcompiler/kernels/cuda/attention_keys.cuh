@@ -31,6 +31,12 @@ __device__ inline Tiles tiles_of(int reach, int split, int splits) {
 // What a mask does to the scores of a tile of keys, for all rows alike.
 enum class Cover { clear, mixed, hidden };
 
+// Of a tile: what a mask does to it, and how many keys there are up to the last one shown.
+struct Look {
+  Cover cover;
+  int end;
+};
+
 // A mask without a stride along rows, as padding and the free end of a cache make them: its tiles
 // are looked through once, by all threads together, instead of score by score.
 template <class T, class M>
@@ -57,22 +63,24 @@ class SharedMask {
 
   // All lanes of the warp call it.
   template <int KEYS>
-  __device__ Cover cover(int first) const {
+  __device__ Look look(int first) const {
     if constexpr (std::is_same_v<M, NoMask>) {
-      return Cover::clear;
+      return {Cover::clear, KEYS};
     } else {
-      if (!shared_) return Cover::mixed;
-      bool clear = true, shown = false;
+      if (!shared_) return {Cover::mixed, KEYS};
+      bool clear = true;
+      int end = 0;
 #pragma unroll
       for (int i = 0; i < KEYS; i += 32) {
         const int key = first + i + int(threadIdx.x) % 32;
         if (key >= keys_) continue;
         const M mask = mask_[key * step_];
         clear &= leaves(mask);
-        shown |= shows(mask);
+        if (shows(mask)) end = key - first + 1;
       }
-      if (__all_sync(0xffffffffu, clear)) return Cover::clear;
-      return __any_sync(0xffffffffu, shown) ? Cover::mixed : Cover::hidden;
+      if (__all_sync(0xffffffffu, clear)) return {Cover::clear, KEYS};
+      end = __reduce_max_sync(0xffffffffu, end);
+      return {end > 0 ? Cover::mixed : Cover::hidden, end};
     }
   }
 
@@ -165,7 +173,7 @@ class KeyWalk {
   template <class Visit>
   __device__ void each(const Visit& visit) const {
     for (int t = tiles_.begin; t < tiles_.end; ++t) {
-      const Cover cover = mask_.template cover<KEYS>(t * KEYS);
+      const Cover cover = mask_.template look<KEYS>(t * KEYS).cover;
       cp_async_wait<0>();
       __syncthreads();  // the tile is there, and nobody reads the other buffer any more
       if (t + 1 < tiles_.end) copy(t + 1);

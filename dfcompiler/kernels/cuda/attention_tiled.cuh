@@ -42,6 +42,29 @@ __device__ inline unsigned rounded_pair(float low, float high) {
   return pair_of(from_float<T>(low), from_float<T>(high));
 }
 
+// A thread's columns of row r, times `factor`, to a row of `width` elements; neighbours of 16 bits at
+// once where they are aligned to that.
+template <class Products, class To>
+__device__ inline void put_row(Products& own, int r, To* to, float factor, int width) {
+  constexpr int COLUMNS = Products::OWN_COLUMNS;
+  if constexpr (sizeof(To) == 2) {
+    if (reinterpret_cast<std::uintptr_t>(to) % 4 == 0 && width % 2 == 0) {
+#pragma unroll
+      for (int i = 0; i < COLUMNS; i += 2) {
+        if (Products::column(i) >= width) continue;
+        *reinterpret_cast<unsigned*>(to + Products::column(i)) =
+            rounded_pair<To>(own.output(r, i) * factor, own.output(r, i + 1) * factor);
+      }
+      return;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < COLUMNS; ++i) {
+    if (Products::column(i) < width)
+      to[Products::column(i)] = from_float<To>(own.output(r, i) * factor);
+  }
+}
+
 template <class Products, class M, bool CAUSAL>
 class TiledAttention {
   using T = typename Products::Element;
@@ -133,35 +156,14 @@ class TiledAttention {
   __device__ void write_row(int r) {
     const int width = int(head_.p.value_width);
     if (split_.splits == 1) {
-      put(head_.o(row(r)), r, total_[r].inverse(), width);
+      put_row(own_, r, head_.o(row(r)), total_[r].inverse(), width);
       return;
     }
     const long heads = head_.p.batch * head_.p.kv_heads;
     const long place = (blockIdx.y * heads + index_) * head_.rows + row(r);
     float* to = split_.partial + place * (width + 2);
-    put(to, r, 1.0f, width);
+    put_row(own_, r, to, 1.0f, width);
     if (threadIdx.x % LANES == 0) to[width] = total_[r].peak, to[width + 1] = total_[r].sum;
-  }
-
-  // This thread's columns of a row; neighbours of 16 bits at once where they are aligned to that.
-  template <class To>
-  __device__ void put(To* to, int r, float factor, int width) {
-    if constexpr (sizeof(To) == 2) {
-      if (reinterpret_cast<std::uintptr_t>(to) % 4 == 0 && width % 2 == 0) {
-#pragma unroll
-        for (int i = 0; i < COLUMNS; i += 2) {
-          if (Products::column(i) >= width) continue;
-          *reinterpret_cast<unsigned*>(to + Products::column(i)) =
-              rounded_pair<To>(own_.output(r, i) * factor, own_.output(r, i + 1) * factor);
-        }
-        return;
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < COLUMNS; ++i) {
-      if (Products::column(i) < width)
-        to[Products::column(i)] = from_float<To>(own_.output(r, i) * factor);
-    }
   }
 
   const Head<T, M> head_;
