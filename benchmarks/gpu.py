@@ -10,7 +10,7 @@ large ONNX files out, and the other machine makes them before ``run``:
 
 Every contestant is checked against torch in float64 first, on fresh inputs and poisoned outputs;
 ours count only if their error is at most 1.5 times that of torch in the same precision. Then ours
-(with each expansion of products), torch eager, torch.compile (max-autotune), and, where they are
+(with each expansion of the case), torch eager, torch.compile (max-autotune), and, where they are
 installed, ONNX Runtime and JAX take turns, without and with CUDA graphs. What fails, hangs or
 crashes is a sentence in the result, and the others go on.
 """

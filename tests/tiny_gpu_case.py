@@ -12,6 +12,6 @@ TINY = Case(
     lambda: torch.nn.Linear(64, 48),
     {"input": (64, 64)},
     flops=1.0,
-    expansions=("wgmma",),
+    expansions=(("matmul", "wgmma"),),
     peers=("eager", "onnxruntime"),
 )

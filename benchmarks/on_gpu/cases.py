@@ -26,7 +26,8 @@ class Case:
         inputs: shape of each input.
         flops: of one call; 0 where bytes are the bound.
         moved_bytes: read and written by one call at least; 0 where arithmetic is the bound.
-        expansions: of products, each of which gets an artifact besides the default one.
+        expansions: pairs of a kind of operator and what it takes, each of which gets an artifact
+            besides the default one.
         peers: who takes part besides ours; see `peers.py`.
         apart: axis of the inputs whose indices have nothing to do with each other; the reference is
             computed one index at a time, because all of it in float64 would not fit into memory.
@@ -38,14 +39,14 @@ class Case:
     inputs: dict[str, tuple[int, ...]]
     flops: float = 0.0
     moved_bytes: float = 0.0
-    expansions: tuple[str, ...] = ()
+    expansions: tuple[tuple[str, str], ...] = ()
     peers: tuple[str, ...] = ("eager", "compile")
     apart: int | None = None
 
     @property
     def artifacts(self) -> dict[str, str]:
         """The folder of each artifact by the name of its contestant."""
-        others = {f"ours_{name}": f"{self.name}.{name}.dfc" for name in self.expansions}
+        others = {f"ours_{name}": f"{self.name}.{name}.dfc" for _, name in self.expansions}
         return {"ours": f"{self.name}.dfc", **others}
 
     @property
@@ -92,7 +93,7 @@ def encoder(name: str, sizes: tuple[int, int, int, int, int], dtype: torch.dtype
         lambda: nn.Sequential(*(EncoderLayer(width, heads) for _ in range(layers))),
         {"input": (batch, sequence, width)},
         flops=flops,
-        expansions=("wgmma", "cublaslt"),
+        expansions=(("matmul", "wgmma"), ("matmul", "cublaslt")),
         peers=("eager", "compile", "onnxruntime", "jax"),
     )
 
@@ -109,6 +110,7 @@ def attention(sequence: int, depth: int, causal: bool) -> Case:
         lambda: Attention(causal),
         dict.fromkeys("qkv", shape),
         flops=flops,
+        expansions=(("attention", "wgmma"),),
         peers=("eager", "flash", "cudnn", "compile", "jax"),
         apart=1,
     )

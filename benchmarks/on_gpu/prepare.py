@@ -44,14 +44,14 @@ def compile_artifacts(case: Case, folder: Path, target: str) -> None:
     with torch.no_grad():
         if _is_wanted(folder / default):
             dfc.compile(case.module(), folder / default, target, example_inputs=case.example(0))
-        for name, expansion in zip(others, case.expansions, strict=True):
+        for name, (kind, expansion) in zip(others, case.expansions, strict=True):
             if _is_wanted(folder / name):
                 dfc.compile(
                     case.module(),
                     folder / name,
                     target,
                     example_inputs=case.example(0),
-                    expansions={"matmul": expansion},
+                    expansions={kind: expansion},
                 )
 
 

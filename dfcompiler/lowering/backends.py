@@ -9,9 +9,9 @@ from dace import dtypes
 from dfcompiler.errors import UsageError
 from dfcompiler.lowering.backend import Backend
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda import attention, matmul
 from dfcompiler.lowering.cuda.control import begin_arm, fetched_flag, named
 from dfcompiler.lowering.cuda.maps import add_thread_map
-from dfcompiler.lowering.cuda.matmul import IMPLEMENTATIONS
 from dfcompiler.lowering.cuda.registry import CUDA_LOWERINGS
 from dfcompiler.lowering.maps import add_shared_map
 from dfcompiler.lowering.nodes import Attention, MatMul
@@ -44,7 +44,10 @@ CPU = Backend(
 CUDA = Backend(
     name="GPUs",
     lowerings=CUDA_LOWERINGS,
-    expansions={"matmul": tuple(IMPLEMENTATIONS), "attention": ("native",)},
+    expansions={
+        "matmul": tuple(matmul.IMPLEMENTATIONS),
+        "attention": tuple(attention.IMPLEMENTATIONS),
+    },
     storage=dtypes.StorageType.GPU_Global,
     locations=("frame", "cuda"),
     scalars="cuda/math.h",

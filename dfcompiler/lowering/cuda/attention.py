@@ -1,8 +1,9 @@
-"""Attention on a GPU: one launch of `kernels/cuda/attention.cuh`, two where keys are split."""
+"""Attention on a GPU: one launch of `kernels/cuda/attention*.cuh`, two where keys are split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dace
@@ -15,9 +16,11 @@ from dfcompiler.lowering.context import Context, location
 from dfcompiler.lowering.cuda.maps import add_launch
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes.expansion import broadcast_strides
-from dfcompiler.lowering.symbolic import text
+from dfcompiler.lowering.symbolic import is_static, text
 from dfcompiler.lowering.views import from_first_element
 
+WGMMA_WIDTH = 128
+"""Elements of the widest heads that warp groups multiply."""
 STORAGE: Mapping[DType, str] = {
     DType.F32: "float",
     DType.F64: "double",
@@ -25,7 +28,14 @@ STORAGE: Mapping[DType, str] = {
     DType.F16: "__half",
 }
 """Element types of attention, as the kernels call them."""
+IMPLEMENTATIONS: Mapping[str, str] = {
+    "native": "",
+    "wgmma": f"bf16 or f16 on sm_90, heads of at most {WGMMA_WIDTH} elements",
+}
+"""Expansions of attention, and what alone they are for; `native` is taken if none is asked for."""
 _SPACE = "dfc::cuda::"
+# As the kernels have it: rows of a key head that make one warp group.
+_LEAST_WGMMA_ROWS = 64
 # Widths of the tiled kernels, and the step and the end of those that a warp takes.
 TILED_WIDTHS = (32, 64, 128)
 _WARP_STEP, _MOST_WIDTH = 32, 512
@@ -38,7 +48,7 @@ def lower_attention(context: Context, op: Op) -> None:
         UnsupportedError: for element types, widths or layouts that there is no kernel for.
     """
     where = location(op)
-    _check(context, op, where)
+    implementation = _check(context, op, where)
     names = operands(op)
     arrays = {
         connector: from_first_element(context.sdfg.arrays[context.array(name)])
@@ -49,13 +59,14 @@ def lower_attention(context: Context, op: Op) -> None:
     width = padded_width(context, op, where)
     dtype, mask = STORAGE[op.type.dtype], mask_type(context, op)
     causal = "true" if op.attr("causal", False) else "false"
-    template = f"{_SPACE}attention<{dtype}, {mask}, {width}, {causal}>"
+    family, record = _choice(context, op, implementation, width, arrays)
+    template = f"{_SPACE}{family}<{dtype}, {mask}, {width}, {causal}>"
     problem = f"{_SPACE}Attention<{dtype}, {mask}>"
-    context.instantiate("attention", f"template cudaError_t {template}(cudaStream_t, {problem});")
+    context.instantiate(family, f"template cudaError_t {template}(cudaStream_t, {problem});")
     call = f"{template}(__dace_current_stream, {problem}{{{_fields(op, arrays)}}})"
     work = attention_work(context, op)
     add_launch(context, op, names, f"DFC_CUDA(__state, {call});", work=work)
-    context.record(_record(context, op, width))
+    context.record(record)
 
 
 def mask_type(context: Context, op: Op) -> str:
@@ -82,8 +93,9 @@ def padded_width(context: Context, op: Op, where: tuple[str, str]) -> int:
     return fitting[0] if fitting else -(-most // _WARP_STEP) * _WARP_STEP
 
 
-def _check(context: Context, op: Op, where: tuple[str, str]) -> None:
-    context.expansion(op, "attention", ("native",))
+def _check(context: Context, op: Op, where: tuple[str, str]) -> str:
+    """The expansion of an attention that there is a kernel for."""
+    implementation = context.expansion(op, "attention", IMPLEMENTATIONS)
     dtypes = {context.type(name).dtype for name in (*op.inputs[:3], op.result)}
     if len(dtypes) > 1 or op.type.dtype not in STORAGE:
         names = ", ".join(sorted(dtype.value for dtype in dtypes))
@@ -93,6 +105,54 @@ def _check(context: Context, op: Op, where: tuple[str, str]) -> None:
         found = context.type(op.inputs[3]).dtype.value
         raise UnsupportedError(f"its mask is {found}; bool or numbers are read", where)
     refuse_tiled(context, op)
+    is_half, is_hopper = op.type.dtype in (DType.BF16, DType.F16), context.gpu.arch == "90a"
+    width = padded_width(context, op, where)
+    if implementation == "wgmma" and not (is_half and is_hopper and width <= WGMMA_WIDTH):
+        found = f"{op.type.dtype.value}, heads of {width}, on {context.gpu.name}"
+        scope = IMPLEMENTATIONS[implementation]
+        raise UnsupportedError(f"attention by wgmma is for {scope}; this is {found}", where)
+    return implementation
+
+
+def _choice(
+    context: Context,
+    op: Op,
+    implementation: str,
+    width: int,
+    arrays: Mapping[str, dace.data.Array],
+) -> tuple[str, KernelRecord]:
+    """The family of kernels, and which of them an attention takes as far as is known here."""
+    native = _record(context, op, width)
+    if implementation == "native":
+        return "attention", native
+    unfit = _why_not_wgmma(arrays)
+    if unfit:
+        return "attention", replace(native, reason=f"{unfit}: not by wgmma; {native.reason}")
+    reason = (
+        "warp groups of 64 rows, tiles of 128 keys by TMA; what has fewer rows, few tiles, or an "
+        "address or stride that is no multiple of 16 bytes is left to mma.sync when it runs"
+    )
+    name = f"native attention {op.type.dtype.value} {max(width, 64)} by wgmma"
+    return "attention_wgmma", KernelRecord(op, name, reason)
+
+
+def _why_not_wgmma(arrays: Mapping[str, dace.data.Array]) -> str:
+    """What is known to rule out warp groups; empty if nothing is."""
+    q, k = arrays["_q"], arrays["_k"]
+    rows = q.shape[1] // k.shape[1] * q.shape[2]
+    if is_static(rows) and int(rows) < _LEAST_WGMMA_ROWS:
+        return f"{int(rows)} rows of a key head are less than {_LEAST_WGMMA_ROWS}"
+    for connector in ("_q", "_k", "_v"):
+        *outer, inner = arrays[connector].strides
+        if is_static(inner) and int(inner) != 1:
+            return f"the elements of a row of {connector[1:]} are {int(inner)} apart"
+        pack = 16 // arrays[connector].dtype.bytes
+        for extent, stride in zip(arrays[connector].shape, outer, strict=False):
+            if is_static(extent) and int(extent) == 1:
+                continue
+            if is_static(stride) and int(stride) % pack:
+                return f"rows of {connector[1:]} are not aligned to 16 bytes"
+    return ""
 
 
 def _fields(op: Op, arrays: Mapping[str, dace.data.Array]) -> str:
