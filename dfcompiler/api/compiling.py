@@ -19,15 +19,16 @@ from dfcompiler.api.artifact_cache import (
     recall_artifact,
 )
 from dfcompiler.api.importing import import_model
-from dfcompiler.api.optimizing import PipelineLike, rewritten, tuned
+from dfcompiler.api.optimizing import PipelineLike, rewritten
 from dfcompiler.api.options import Options
 from dfcompiler.api.paths import artifact_folder, model_file
 from dfcompiler.api.specializing import Sizes, specialize
 from dfcompiler.api.stages import Progress, Stages
+from dfcompiler.api.tuning import tuned
 from dfcompiler.codegen import keep_ahead
 from dfcompiler.codegen.process import Backgrounds, fewer_collections
 from dfcompiler.codegen.store import sha256_of
-from dfcompiler.target import CpuTarget, Target
+from dfcompiler.target import Target
 
 if TYPE_CHECKING:
     from dfcompiler.runtime import Model
@@ -70,7 +71,8 @@ def compile(  # noqa: A001
         dynamic_shapes: for a ``torch.nn.Module``: which sizes stay free, as in ``torch.export``.
         tokenizer: a ``tokenizer.json`` that goes into the artifact, for ``dfc generate``.
         profile: measure every operator while running; see `Model.operator_times`.
-        tune: measure the best tiles of each product on this machine, and remember the fastest.
+        tune: measure the best kernels of each product on this machine, and remember the fastest;
+            for a GPU on one, which has to be there.
         expansions: the implementation of all operators of a kind, such as ``{"matmul": "wgmma"}``;
             without it each takes the one that is expected to be fastest.
         progress: called at the start of every stage.
@@ -202,7 +204,7 @@ def _build(
     program = specialize(program, given.shapes, given.limits)
     stages("optimize", program)
     result = rewritten(program, machine, given.pipeline, given.precision, given.expansions)
-    if given.tune and isinstance(machine, CpuTarget):
+    if given.tune:
         stages("tune", result.program)
         result = tuned(result, machine)
     stages("lower", result.program)

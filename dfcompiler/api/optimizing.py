@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from dfcompiler.target import CpuTarget, Target, parse_target
+from dfcompiler.target import Target, parse_target
 
 if TYPE_CHECKING:
     from dfcompiler.ir import Program
@@ -65,25 +65,6 @@ def _with_expansion(pipeline: Pipeline, expansion: str) -> Pipeline:
             for one in pipeline.passes
         ),
     )
-
-
-def tuned(result: Rewritten, target: CpuTarget) -> Rewritten:
-    """The result with the fastest tiles that are remembered or measured here.
-
-    Raises:
-        ToolchainError: if the compiler is missing or fails.
-    """
-    from dfcompiler.codegen.tuning import tune
-    from dfcompiler.codegen.tuning_database import TuningDatabase
-    from dfcompiler.pipeline import Snapshot
-    from passes.tile_for_io import products, with_tiles
-
-    wanted = products(result.program, result.probes)
-    program = with_tiles(result.program, result.probes, tune(wanted, target, TuningDatabase()))
-    if program is result.program:
-        return result
-    last = Snapshot(result.snapshots[-1].number + 1, "tune", program)
-    return replace(result, program=program, snapshots=(*result.snapshots, last))
 
 
 def resolve_pipeline(pipeline: PipelineLike, target: Target, precision: str = "f32") -> Pipeline:

@@ -51,6 +51,7 @@ class Options:
             UnsupportedError: if there is no such precision.
             UsageError: if the precision does not go with the pipeline, what is to be measured not
                 with the target, an expansion is not the target's, or the tokenizer is none.
+            DeviceError: if kernels are to be measured on a GPU that is not there.
         """
         self._check_precision()
         self._check_measuring()
@@ -89,9 +90,17 @@ class Options:
         target = self.machine()
         if isinstance(target, CpuTarget):
             return
-        for given, what in ((self.profile, "profile"), (self.tune, "tune")):
-            if given:
-                raise UsageError(f"{what} measures processors; the target is {target.name}")
+        if self.profile:
+            raise UsageError(f"profile measures processors; the target is {target.name}")
+        if self.tune:
+            from dfcompiler.codegen.gpu_tuning import device_of
+
+            if self.expansions and "matmul" in self.expansions:
+                raise UsageError(
+                    "tune chooses among the expansions of products, and one is asked for",
+                    hint="leave out --tune, or --expansion matmul=…",
+                )
+            device_of(target)
 
     def _check_precision(self) -> None:
         from passes.pipelines import PRECISIONS

@@ -43,7 +43,7 @@ def compile_command(
         bool, typer.Option("--profile", help="Measure every operator while running.")
     ] = False,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Measure the best tiles of each product on this machine.")
+        bool, typer.Option("--tune", help="Measure the best kernels of each product here.")
     ] = False,
     expansion: ExpansionOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact.")] = False,

@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dfcompiler.cli.gpus import find_driver
 from dfcompiler.cli.options import FormatOption
 from dfcompiler.cli.session import Format, Session
 from dfcompiler.codegen import find_nvcc
+from dfcompiler.codegen.gpus import find_driver
 from dfcompiler.errors import DfcError, ToolchainError
 from dfcompiler.target import TARGETS, host_cores, parse_target
 

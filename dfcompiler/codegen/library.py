@@ -68,7 +68,7 @@ def compile_unit(unit: Unit, target: Target) -> Path:
     tools = find_toolchain(target)
     key = digest(
         [
-            *("unit", unit.source, str(tools), _headers_digest()),
+            *("unit", unit.source, str(tools), headers_digest()),
             *tools.compile_flags,
             *(part for item in sorted(unit.files.items()) for part in item),
         ]
@@ -176,7 +176,8 @@ def kernels_digest() -> str:
 
 
 @cache
-def _headers_digest() -> str:
+def headers_digest() -> str:
+    """One hash of all headers of kernels and of the runtime, and of DaCe's version."""
     kernels = (path for path in KERNELS.rglob("*") if path.suffix in (".h", ".cuh"))
     files = [*sorted(kernels), *sorted(RUNTIME.rglob("*.h"))]
     return digest([dace.__version__, *(path.read_bytes() for path in files)])

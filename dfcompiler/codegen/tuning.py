@@ -61,7 +61,8 @@ def tune(
         return {}
     conditions = conditions_of(target)
     wanted = list(dict.fromkeys(products))
-    found = {p: tile for p in wanted if (tile := database.find(p, conditions)) is not None}
+    known = {p: database.find(p, conditions) for p in wanted}
+    found = {p: tile for p, tile in known.items() if isinstance(tile, Tile)}
     missing = [product for product in wanted if product not in found]
     if missing:
         caches = Caches.of(target)

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfcompiler.analysis.gpu_expansions import NATIVE
 from dfcompiler.analysis.tiling import Product, Tile
 from dfcompiler.codegen.store import cache_folder
+from dfcompiler.ir.program import Attr
 
-FORMAT = {"format": "dfcompiler tuning database", "version": 1}
+FORMAT = {"format": "dfcompiler tuning database", "version": 2}
 """The first line; entries of another version are measured again."""
 
 
@@ -47,18 +49,38 @@ class Conditions:
     version: str
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What was fastest on a GPU.
+
+    Attributes:
+        expansion: whose kernels serve the rows whose tile is no native one.
+        tile: the operator's attribute, ``[[rows, BM, BN, BK, stages, parts], …]``; empty for an
+            expansion without tiles.
+    """
+
+    expansion: str
+    tile: tuple[tuple[int, ...], ...]
+
+    @property
+    def attributes(self) -> dict[str, Attr]:
+        """The attributes of an operator that takes it."""
+        tile: dict[str, Attr] = {"tile": self.tile} if self.tile else {}
+        return tile if self.expansion == NATIVE else {**tile, "expansion": self.expansion}
+
+
 class TuningDatabase:
-    """Tiles by product and conditions."""
+    """Tiles, or choices of a GPU, by product and conditions."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or cache_folder() / "tuning.jsonl"
         self.entries = _read(self.path)
 
-    def find(self, product: Product, conditions: Conditions) -> Tile | None:
-        """The fastest tile of a product, if it was measured under these conditions."""
+    def find(self, product: Product, conditions: Conditions) -> Tile | Choice | None:
+        """What is fastest for a product, if it was measured under these conditions."""
         return self.entries.get(_key(product, conditions))
 
-    def add(self, found: Mapping[Product, Tile], conditions: Conditions) -> None:
+    def add(self, found: Mapping[Product, Tile | Choice], conditions: Conditions) -> None:
         """Keeps tiles; what another process has added meanwhile stays. A full disk keeps nothing.
 
         Raises:
@@ -70,7 +92,7 @@ class TuningDatabase:
         self.entries.update({_key(product, conditions): tile for product, tile in found.items()})
         lines = [json.dumps(FORMAT)]
         lines += [
-            json.dumps({**json.loads(key), "tile": list(tile.attribute)})
+            json.dumps({**json.loads(key), **_value(tile)})
             for key, tile in sorted(self.entries.items())
         ]
         try:
@@ -85,7 +107,14 @@ def _key(product: Product, conditions: Conditions) -> str:
     return json.dumps({**shape, **vars(conditions)}, sort_keys=True)
 
 
-def _read(path: Path) -> dict[str, Tile]:
+def _value(found: Tile | Choice) -> dict[str, Any]:
+    """What an entry holds besides its key."""
+    if isinstance(found, Tile):
+        return {"tile": list(found.attribute)}
+    return {"expansion": found.expansion, "tile": [list(one) for one in found.tile]}
+
+
+def _read(path: Path) -> dict[str, Tile | Choice]:
     """The entries of a file; none, with a warning, where it is no database of this version."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -108,18 +137,23 @@ def _read(path: Path) -> dict[str, Tile]:
         return _ignored(path, "is damaged or half written")
 
 
-def _entry(row: dict[str, Any]) -> tuple[str, Tile]:
+def _entry(row: dict[str, Any]) -> tuple[str, Tile | Choice]:
     product = Product(tuple(map(int, row["rows"])), int(row["columns"]), int(row["depth"]))
     names = ("kernel", "isa", "cpu", "version")
     given = {name: str(row[name]) for name in names}
+    key = _key(product, Conditions(threads=int(row["threads"]), **given))
+    if "expansion" in row:
+        tile = tuple(tuple(map(int, one)) for one in row["tile"])
+        if any(len(one) != 6 or min(one[1:]) < 1 for one in tile):
+            raise ValueError(f"{row['tile']} is no list of plans")
+        return key, Choice(str(row["expansion"]), tile)
     mr, nr, kc, mc = map(int, row["tile"])
     if min(mr, nr, kc, mc) < 1 or kc % 16:
         raise ValueError(f"{row['tile']} is no tile")
-    conditions = Conditions(threads=int(row["threads"]), **given)
-    return _key(product, conditions), Tile(mr, nr, kc, mc)
+    return key, Tile(mr, nr, kc, mc)
 
 
-def _ignored(path: Path, reason: str) -> dict[str, Tile]:
+def _ignored(path: Path, reason: str) -> dict[str, Tile | Choice]:
     _warn(path, f"{reason}; it is ignored, and replaced by what is measured now")
     return {}
 

@@ -81,7 +81,7 @@ ROW = {"rows": [8], "columns": 64, "depth": 48, "tile": [6, 64, 48, 96], **vars(
         (GOOD + json.dumps({"rows": [8]}), "damaged or half written"),
         (GOOD + "[1]", "damaged or half written"),
         ('{"some": "file"}', "is no tuning database"),
-        (json.dumps({**FORMAT, "version": 99}), "has version 99; this compiler writes version 1"),
+        (json.dumps({**FORMAT, "version": 99}), "has version 99; this compiler writes version 2"),
     ],
 )
 def test_what_is_no_database_is_ignored(path: Path, text: str, sentence: str) -> None:
