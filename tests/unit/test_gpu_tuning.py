@@ -343,8 +343,9 @@ def test_failures_are_reported_and_cost_their_candidate() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_where_nothing_was_measured_the_model_s_choice_stays() -> None:
-    with pytest.warns(TuningWarning, match="no kernel was measured; the model's choice stays"):
+    with pytest.warns(TuningWarning) as caught:
         program, _ = tuned(lambda wanted, one: "no")
+    assert "no kernel was measured; the model's choice stays" in str(caught[-1].message)
     assert attributes(program) == {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
