@@ -90,8 +90,6 @@ class Options:
         target = self.machine()
         if isinstance(target, CpuTarget):
             return
-        if self.profile:
-            raise UsageError(f"profile measures processors; the target is {target.name}")
         if self.tune:
             from dfcompiler.codegen.gpu_tuning import device_of
 

@@ -10,6 +10,8 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from dfcompiler.cli.artifact import is_artifact
+from dfcompiler.cli.bench_gpu import bench_on_gpu, gpu_of, require_gpu
 from dfcompiler.cli.kernel_times import kernel_table, kernel_times
 from dfcompiler.cli.options import (
     FormatOption,
@@ -65,7 +67,10 @@ def bench_command(
     ] = False,
     form: FormatOption = Format.TEXT,
 ) -> None:
-    """Time a model, interleaved with peers on the same inputs; exit code 7 if one is faster."""
+    """Time a model, interleaved with peers on the same inputs; exit code 7 if one is faster.
+
+    On a GPU it is timed alone: inputs lie there, a call is waited for.
+    """
     from dfcompiler.analysis.cost import measure
     from dfcompiler.cli.subject import open_subject
     from dfcompiler.reference.engines import Entry, check_peers
@@ -74,6 +79,20 @@ def bench_command(
     from dfcompiler.reference.worker import Worker
 
     session: Session = context.obj
+    gpu = gpu_of(model, target)
+    if gpu is not None:
+        if against or module:
+            raise UsageError(
+                f"peers of this command run on the CPU; the target is {gpu.name}",
+                hint="benchmarks/gpu.py times models beside those of a GPU",
+            )
+        if threads:
+            raise UsageError(f"{gpu.name} is a GPU; there are no threads to set")
+        if not is_artifact(model):
+            require_gpu(gpu)
+        subject = open_subject(session, model, source, target, pipeline, precision, per_kernel)
+        bench_on_gpu(session, subject, gpu, parse_shapes(shape), rounds, per_kernel, form)
+        return
     threads = threads or host_cores()
     peers = [name.strip() for name in against.split(",") if name.strip()]
     check_peers(peers, precision)

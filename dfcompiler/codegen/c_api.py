@@ -12,6 +12,7 @@ from dfcompiler.codegen.weights import MAGIC, StoredTensor, table_digest
 from dfcompiler.ir import Container, DType
 from dfcompiler.ir.dims import Dim, show_dim
 from dfcompiler.lowering.lowered import Argument
+from dfcompiler.lowering.profile import PROFILE
 from dfcompiler.target import CudaTarget, Target
 
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DType)}
@@ -56,7 +57,7 @@ def tables(
         "// What the compiled program takes and keeps; generated.",
         "#pragma once",
         f"#define MODEL(name) {interface.prefix}_##name",
-        *_device_facts(target),
+        *_device_facts(target, interface),
         "",
         f"static const int kSymbols = {len(interface.symbols)}, kInputs = {len(inputs)}, "
         f"kOutputs = {len(outputs)};",
@@ -80,7 +81,16 @@ def tables(
     return "\n".join(lines)
 
 
-def _device_facts(target: Target) -> list[str]:
+def _measured(interface: Interface) -> int:
+    """How many operators an artifact measures; 0 for all but measuring ones."""
+    last = interface.outputs[-1] if interface.outputs else None
+    if last is None or last.name != PROFILE:
+        return 0
+    (stamps,) = last.type.shape
+    return int(stamps) - 1
+
+
+def _device_facts(target: Target, interface: Interface) -> list[str]:
     """What the generated code runs on."""
     if not isinstance(target, CudaTarget):
         return ["#define RUNS_ON_GPU 0"]
@@ -91,6 +101,7 @@ def _device_facts(target: Target) -> list[str]:
         f"#define TARGET_NAME {_text(target.name)}",
         f"static const int kMajor = {number[:-1]}, kMinor = {number[-1]};",
         f"static const bool kExactArchitecture = {exact};  // or newer ones of the same kind",
+        f"static const int kMeasured = {_measured(interface)};  // operators; last output",
     ]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dfcompiler.ir.program import Op
     from dfcompiler.lowering.context import Context
     from dfcompiler.lowering.maps import MapBody
+    from dfcompiler.lowering.profile import Stamps
 
 Lowering: TypeAlias = "Callable[[Context, Op], None]"
 """What puts one operator into the graph."""
@@ -39,6 +40,7 @@ class Backend:
         add_map: adds one map around one tasklet to a state.
         condition: makes the flag of a branch readable there; C++ of its value.
         begin_arm: adds the first state of an arm of a branch to its region.
+        stamps: what measures the operators of an artifact that does.
         enclose: the graph of the whole function around the body, with a name.
     """
 
@@ -53,4 +55,5 @@ class Backend:
     add_map: Callable[[Context, dace.SDFGState, MapBody], None]
     condition: Callable[[Context, str], str]
     begin_arm: Callable[[ControlFlowRegion, str], None]
+    stamps: Callable[[Context], Stamps]
     enclose: Callable[[dace.SDFG, str], dace.SDFG]

@@ -12,9 +12,11 @@ from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda import attention, matmul
 from dfcompiler.lowering.cuda.control import begin_arm, fetched_flag, named
 from dfcompiler.lowering.cuda.maps import add_thread_map
+from dfcompiler.lowering.cuda.profile import EventStamps
 from dfcompiler.lowering.cuda.registry import CUDA_LOWERINGS
 from dfcompiler.lowering.maps import add_shared_map
 from dfcompiler.lowering.nodes import Attention, MatMul
+from dfcompiler.lowering.profile import Stamps
 from dfcompiler.lowering.region import add_barrier, in_one_region
 from dfcompiler.lowering.registry import LOWERINGS
 from dfcompiler.target import CudaTarget, Target
@@ -39,6 +41,7 @@ CPU = Backend(
     add_map=add_shared_map,
     condition=_flag,
     begin_arm=add_barrier,
+    stamps=Stamps,
     enclose=in_one_region,
 )
 CUDA = Backend(
@@ -56,6 +59,7 @@ CUDA = Backend(
     add_map=add_thread_map,
     condition=fetched_flag,
     begin_arm=begin_arm,
+    stamps=EventStamps,
     enclose=named,
 )
 

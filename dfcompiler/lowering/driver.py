@@ -19,7 +19,7 @@ from dfcompiler.lowering.control import lower_blocks
 from dfcompiler.lowering.elementwise import ELEMENTWISE
 from dfcompiler.lowering.lowered import Lowered
 from dfcompiler.lowering.movement import lower_alias
-from dfcompiler.lowering.profile import Stamps, measured_ops, with_profile
+from dfcompiler.lowering.profile import measured_ops, with_profile
 from dfcompiler.lowering.symbolic import sdfg_name
 from dfcompiler.target import Target
 
@@ -62,7 +62,7 @@ def lower(
         body.add_symbol(sdfg_name(symbol), dtypes.int64)
     context = Context(program, target, backend, body, expansions)
     failures: list[UnsupportedError] = []
-    stamps = Stamps(context) if profile else None
+    stamps = backend.stamps(context) if profile else None
 
     def attempt(context: Context, op: Op) -> None:
         try:

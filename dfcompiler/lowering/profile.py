@@ -2,7 +2,7 @@
 
 The array has one element for each operator and one more, the time of the last stamp. All threads
 have met when an operator's map is over; the first of them then adds what has passed since the last
-stamp. Operators in loops add up over the iterations.
+stamp. Operators in loops add up over the iterations. On a GPU stamps are events (`cuda.profile`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ def measured_ops(program: Program) -> tuple[Op, ...]:
 
 
 class Stamps:
-    """Puts a stamp behind each operator as it is lowered."""
+    """Puts a stamp behind each operator as it is lowered.
+
+    Attributes:
+        header: what the code needs.
+        count: how many operators get one.
+        next: the number of the next one.
+    """
+
+    header = "cpu/threads.h"
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -40,23 +48,28 @@ class Stamps:
 
     def begin(self) -> None:
         """Sets everything to zero and starts the clock."""
-        clear = f"for (int i = 0; i < {self.count}; ++i) out[i] = 0;"
-        self._add("begin", f"{clear} out[{self.count}] = omp_get_wtime();")
+        self._add("begin", self.started())
 
     def after(self, op: Op) -> None:
         """Books the time since the last stamp on `op`."""
         if op.attr("alias", False):
             return
-        last = f"out[{self.count}]"
-        self._add(
-            op.kind,
-            f"const double now = omp_get_wtime(); out[{self.next}] += now - {last}; {last} = now;",
-        )
+        self._add(op.kind, self.booked())
         self.next += 1
+
+    def started(self) -> str:
+        """C++ that starts the clock."""
+        clear = f"for (int i = 0; i < {self.count}; ++i) out[i] = 0;"
+        return f"#pragma omp master\n{{ {clear} out[{self.count}] = omp_get_wtime(); }}"
+
+    def booked(self) -> str:
+        """C++ that books the time since the last stamp on the next operator."""
+        last = f"out[{self.count}]"
+        book = f"out[{self.next}] += now - {last}; {last} = now;"
+        return f"#pragma omp master\n{{ const double now = omp_get_wtime(); {book} }}"
 
     def _add(self, name: str, code: str) -> None:
         state = self.context.add_state(f"stamp{self.next}_{name}")
-        self.context.include("cpu/threads.h")
+        self.context.include(self.header)
         out = whole(self.context, "out", self.context.array(f"@{PROFILE}"))
-        code = f"#pragma omp master\n{{ {code} }}"
         add_tasklet(self.context, state, "stamp", [], [out], code)

@@ -115,6 +115,30 @@ class DeviceModel(Model):
         with self._lock:
             self._check(self._library.set_stream(self._open(), value))
 
+    def upload(self, name: str, array: np.ndarray) -> DeviceArray:
+        """A copy of an array of the host on the GPU, to be given as an input.
+
+        Args:
+            name: of the input.
+            array: of exactly its dtype and rank.
+
+        Raises:
+            InputError: if there is no such input, or the array does not fit.
+            DeviceError: if the GPU has no room for it, or fails.
+        """
+        found = next((spec for spec in self._inputs if spec.name == name), None)
+        if found is None:
+            raise InputError(f"there is no input {name}; expected one of {', '.join(self._names)}")
+        checked = Input.checked(found, array)
+        with self._lock:
+            self._open()
+            dtype = found.tensor.dtype
+            there = DeviceArray(self._library, checked.shape, dtype, checked.dtype, self._wait_for)
+            self._check(
+                self._library.device_copy(there.address, address_of(checked), checked.nbytes)
+            )
+        return there
+
     def synchronize(self) -> None:
         """Waits for all runs.
 

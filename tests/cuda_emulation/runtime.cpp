@@ -2,6 +2,7 @@
 // once. Functions that nothing of ours calls are absent, so a library that needs them does not load.
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +18,7 @@ namespace {
 cudaError_t last = cudaSuccess;
 std::map<void*, std::size_t> pinned;
 long streams = 0, events = 0;
+std::map<cudaEvent_t, std::chrono::steady_clock::time_point> recorded;
 
 cudaError_t done(cudaError_t error) {
   if (error != cudaSuccess) last = error;
@@ -197,5 +199,15 @@ EMULATED cudaError_t CUDARTAPI cudaEventElapsedTime(float* milliseconds, cudaEve
   return cudaSuccess;
 }
 EMULATED cudaError_t CUDARTAPI cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-EMULATED cudaError_t CUDARTAPI cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+// Streams are done at once: an event is when it is recorded.
+EMULATED cudaError_t CUDARTAPI cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  recorded[event] = std::chrono::steady_clock::now();
+  return cudaSuccess;
+}
+EMULATED cudaError_t CUDARTAPI cudaEventElapsedTime(float* elapsed_ms, cudaEvent_t begin,
+                                                    cudaEvent_t end) {
+  if (!recorded.count(begin) || !recorded.count(end)) return done(cudaErrorInvalidResourceHandle);
+  *elapsed_ms = std::chrono::duration<float, std::milli>(recorded[end] - recorded[begin]).count();
+  return cudaSuccess;
+}
 EMULATED cudaError_t CUDARTAPI cudaEventSynchronize(cudaEvent_t) { return last; }

@@ -55,11 +55,6 @@ def test_f16_is_refused_for_cpus() -> None:
         named("default", CPU, "f16")
 
 
-def test_measuring_processors_is_refused_for_gpus() -> None:
-    with pytest.raises(UsageError, match="profile measures processors"):
-        Options(target="cuda:sm_80", profile=True).check()
-
-
 @pytest.mark.parametrize(
     ("target", "expansions", "said"),
     [

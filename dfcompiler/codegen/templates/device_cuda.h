@@ -2,6 +2,7 @@
 // on the GPU, a call is enqueued on a stream.
 #pragma once
 
+#include "cuda/profile.h"
 #include "cuda/workspace.h"
 #include "gpu.h"
 
@@ -49,6 +50,7 @@ struct Device {
   int64_t staging_bytes;
   bool pending;             // calls were enqueued and not waited for
   RunGraphs graphs;
+  dfc::cuda::Profile profile;  // of an artifact that measures
 };
 
 static int open_device(Device *device) {
@@ -204,6 +206,14 @@ static int finish(Device *device, int64_t *bad_index) {
   return code == cudaSuccess ? MODEL(OK) : fail_gpu(code, "while it ran the model");
 }
 
+// The times of the operators, into the last output of a call that is done.
+static int give_times(const Device &device, void *output) {
+  double seconds[kMeasured + 1] = {};
+  cudaError_t code = device.profile.read(seconds, kMeasured);
+  if (code == cudaSuccess) code = cudaMemcpy(output, seconds, sizeof seconds, cudaMemcpyDefault);
+  return code == cudaSuccess ? MODEL(OK) : fail_gpu(code, "to say how long operators took");
+}
+
 // Calls the program; memory.status tells afterwards which index was bad. A call on a stream that
 // the caller gave, whose tensors all lie on the GPU, is not waited for.
 static int call_on_device(Device *device, void *program, Memory memory, const int64_t *symbols,
@@ -227,6 +237,7 @@ static int call_on_device(Device *device, void *program, Memory memory, const in
   memory.outputs = staged.data + kInputs;
   memory.status = device->bad_index_there;
   device->pending = true;
+  dfc::cuda::current_profile() = &device->profile;
   if (int status = enqueue(device, program, memory, symbols)) {
     cudaStreamSynchronize(stream);  // the copies of the inputs, and what was launched before
     device->bad_index[0] = device->bad_index[1] = 0;
@@ -237,6 +248,7 @@ static int call_on_device(Device *device, void *program, Memory memory, const in
       code = cudaMemcpyAsync(data[i], staged.data[i], size_t(*bytes[i]), cudaMemcpyDeviceToHost,
                              stream);
   if (code != cudaSuccess) return fail_gpu(code, "to give the outputs");
-  if (device->given && !staged.any) return MODEL(OK);
-  return finish(device, bad_index);
+  if (device->given && !staged.any && !kMeasured) return MODEL(OK);
+  const int status = finish(device, bad_index);
+  return status || !kMeasured ? status : give_times(*device, data[kInputs + kOutputs - 1]);
 }

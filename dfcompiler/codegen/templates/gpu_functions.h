@@ -9,6 +9,10 @@ int MODEL(set_graphs)(Model *model, int32_t wanted) {
   if (!model) return fail_null();
   const Busy busy(model);
   if (!busy.mine) return fail_busy();
+  if (wanted && kMeasured)
+    return fail(MODEL(BAD_ARGUMENT),
+                "the model was compiled to measure its operators; such calls are not kept as CUDA "
+                "graphs");
   const OnDevice here;
   model->device.graphs.wanted = wanted != 0;
   if (!wanted) forget_graphs(&model->device.graphs);

@@ -1,0 +1,28 @@
+"""Stamps on a GPU: events on the stream, read when the call is done (`kernels/cuda/profile.h`).
+
+The program writes no times itself; what makes the call (`device_cuda.h`) reads the events when the
+stream is done and fills the last output. Such a call is not captured as a graph.
+"""
+
+from __future__ import annotations
+
+from dfcompiler.lowering.profile import Stamps
+
+
+class EventStamps(Stamps):
+    """Puts an event behind the launches of each operator."""
+
+    header = "cuda/profile.h"
+
+    def started(self) -> str:
+        """C++ that records the first event."""
+        self.context.include("cuda/check.h")
+        return _checked(f"begin({self.count}, __dace_current_stream)")
+
+    def booked(self) -> str:
+        """C++ that records the event of the next operator."""
+        return _checked(f"end({self.next}, __dace_current_stream)")
+
+
+def _checked(call: str) -> str:
+    return f"DFC_CUDA(__state, dfc::cuda::current_profile()->{call});"

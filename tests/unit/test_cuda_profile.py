@@ -1,0 +1,100 @@
+"""Artifacts for GPUs that measure their operators, emulated: events are moments of the host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dfcompiler
+from dfcompiler.cli import main
+from dfcompiler.errors import UsageError
+from dfcompiler.ir import parse
+from dfcompiler.runtime import DeviceModel, load
+from tests.cuda_emulation.artifact import emulate_artifact
+from tests.unit.test_cuda_artifact import has_nvcc
+
+pytestmark = pytest.mark.skipif(not has_nvcc(), reason="nvcc is missing")
+
+PROGRAM = """
+program measured(S <= 4096) {
+  input @x: f32[S, 64]
+  output @y: f32[S, 64]
+  persist @count: f32[1]
+  loop again for i in 0..3 {
+    state step {
+      %0: f32[1] = constant {value = 1.0}
+      @count: f32[1] = add @count, %0
+    }
+  }
+  state main {
+    %0: f32[S, 64] = exp @x
+    @y: f32[S, 64] = tanh %0
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("profile")
+    made = dfcompiler.compile(
+        parse(PROGRAM), folder / "gpu.dfc", target="cuda:sm_90", pipeline=[], profile=True
+    )
+    return emulate_artifact(made.path, folder / "emulated.dfc")
+
+
+def test_operators_are_measured(artifact: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32)
+    with load(artifact) as model:
+        assert sum(time.seconds for time in model.operator_times) == 0
+        for _ in range(2):  # the events of the first call serve the second
+            found = model.run({"x": x})
+            assert list(found) == ["y"]
+            times = {time.result: time.seconds for time in model.operator_times}
+            assert [time.kind for time in model.operator_times][-2:] == ["exp", "tanh"]
+            assert all(seconds > 0 for seconds in times.values())
+            # A fiber for each thread of a row takes longer than a clock tells apart.
+            assert times["@y"] > times["@count"] / 3
+            assert sum(times.values()) < 60
+
+
+def test_a_call_that_measures_is_no_graph(artifact: Path) -> None:
+    with load(artifact) as model:
+        assert isinstance(model, DeviceModel)
+        with pytest.raises(UsageError, match="measure its operators; such calls are not kept"):
+            model.keep_graphs(True)
+
+
+def test_kernels_are_reported(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", str(artifact), "--shape", "S=40", "--per-kernel", "--rounds", "3"]
+    code = main([*arguments, "--format", "json"])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    found = json.loads(captured.out)
+    rows = {row["kernel"]: row for row in found["kernels"]}
+    assert [rows[kind]["runs"] for kind in ("constant", "add", "exp", "tanh")] == [3, 3, 1, 1]
+    assert all(row["predicted_us"] > 0 for row in rows.values())
+    # Read once and written once, at 4.8 TB/s.
+    bytes_of_y = 2 * 40 * 64 * 4
+    share = bytes_of_y / (rows["tanh"]["measured_us"] * 1e-6) / 4.8e12
+    assert rows["tanh"]["memory_share"] == pytest.approx(share)
+    assert found["results"][0]["median_ms"] > 0
+    assert main(arguments) == 0
+    assert "of memory rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--against", "onnxruntime"], "peers of this command run on the CPU"),
+        (["--threads", "2"], "cuda:sm_90 is a GPU; there are no threads to set"),
+    ],
+)
+def test_what_a_gpu_has_not(
+    artifact: Path, option: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(artifact), *option]) == 2
+    assert said in capsys.readouterr().err
