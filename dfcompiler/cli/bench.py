@@ -10,8 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from dfcompiler.cli.artifact import is_artifact
-from dfcompiler.cli.bench_gpu import bench_on_gpu, gpu_of, require_gpu
+from dfcompiler.cli.bench_gpu import bench_on_gpu, gpu_of
 from dfcompiler.cli.kernel_times import kernel_table, kernel_times
 from dfcompiler.cli.options import (
     FormatOption,
@@ -88,8 +87,6 @@ def bench_command(
             )
         if threads:
             raise UsageError(f"{gpu.name} is a GPU; there are no threads to set")
-        if not is_artifact(model):
-            require_gpu(gpu)
         subject = open_subject(session, model, source, target, pipeline, precision, per_kernel)
         bench_on_gpu(session, subject, gpu, parse_shapes(shape), rounds, per_kernel, form)
         return

@@ -13,10 +13,8 @@ import numpy as np
 from rich.table import Table
 
 from dfcompiler.cli.artifact import is_artifact
-from dfcompiler.cli.gpus import find_driver
 from dfcompiler.cli.kernel_times import kernel_table, kernel_times, peak_rate
 from dfcompiler.cli.session import Format, Session
-from dfcompiler.errors import DeviceError
 from dfcompiler.target import CudaTarget, parse_target
 
 
@@ -29,21 +27,6 @@ def gpu_of(path: Path, target: str) -> CudaTarget | None:
             return None  # loading it says what is wrong
     found = parse_target(target)
     return found if isinstance(found, CudaTarget) else None
-
-
-def require_gpu(gpu: CudaTarget) -> None:
-    """Refuses to compile for a GPU what is then to run here, where there is none.
-
-    Raises:
-        DeviceError: if this machine has no driver or no GPU.
-    """
-    driver = find_driver()
-    if driver is None or not driver.gpus:
-        missing = "CUDA driver" if driver is None else "GPU"
-        raise DeviceError(
-            f"there is no {missing} on this machine; {gpu.name} cannot be timed",
-            hint="compile the model here with dfc compile, and time the artifact where a GPU is",
-        )
 
 
 def bench_on_gpu(

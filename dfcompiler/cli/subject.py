@@ -13,6 +13,7 @@ import numpy as np
 
 from dfcompiler import api
 from dfcompiler.cli.artifact import is_artifact, read_program
+from dfcompiler.cli.gpus import require_gpu
 from dfcompiler.cli.progress import progress_bar
 from dfcompiler.cli.session import Session
 from dfcompiler.errors import UsageError
@@ -112,6 +113,7 @@ def open_subject(
         profile: whether a model is compiled to measure its operators.
 
     Raises:
+        DeviceError: if it needs a GPU that is not there.
         UsageError: if the model is not the one that the artifact was made from.
     """
     from dfcompiler.runtime import load
@@ -119,6 +121,7 @@ def open_subject(
     if not is_artifact(path):
         if source is not None:
             raise UsageError("--model is for artifacts; this is a model already")
+        require_gpu(target)
         program = api.import_model(path)
         with progress_bar(session) as bar:
             model = api.compile(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+from dfcompiler.errors import DeviceError
+from dfcompiler.target import CudaTarget, parse_target
+
 _LIBRARY = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76
 """Numbers of the attributes that make up the compute capability."""
@@ -54,6 +57,23 @@ def find_driver() -> Driver | None:
         count.value = 0
     number = f"{version.value // 1000}.{version.value % 1000 // 10}"
     return Driver(number, tuple(_gpu(library, index) for index in range(count.value)))
+
+
+def require_gpu(target: str) -> None:
+    """Refuses to compile for a GPU what is then to run here, where there is none.
+
+    Raises:
+        DeviceError: if the target is a GPU and this machine has no driver or no GPU.
+    """
+    if not isinstance(parse_target(target), CudaTarget):
+        return
+    driver = find_driver()
+    if driver is None or not driver.gpus:
+        missing = "CUDA driver" if driver is None else "GPU"
+        raise DeviceError(
+            f"there is no {missing} on this machine; code for {target} cannot run here",
+            hint="compile it here with dfc compile, and name the artifact where a GPU is",
+        )
 
 
 def _gpu(library: ctypes.CDLL, index: int) -> Gpu:

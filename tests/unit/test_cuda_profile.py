@@ -10,6 +10,7 @@ import pytest
 
 import dfcompiler
 from dfcompiler.cli import main
+from dfcompiler.cli.gpus import Driver
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import parse
 from dfcompiler.runtime import DeviceModel, load
@@ -98,3 +99,17 @@ def test_what_a_gpu_has_not(
 ) -> None:
     assert main(["bench", str(artifact), *option]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["bench", "verify"])
+def test_nothing_is_compiled_for_a_gpu_that_is_not_there(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dfcompiler.cli.gpus.find_driver", lambda: Driver("13.0", ()))
+    (tmp_path / "m.ir").write_text(PROGRAM)
+    assert main([command, str(tmp_path / "m.ir"), "--target", "cuda:sm_90"]) == 8
+    said = capsys.readouterr().err
+    assert "there is no GPU on this machine; code for cuda:sm_90 cannot run here" in said
