@@ -13,9 +13,9 @@ import numpy as np
 
 from dfcompiler import api
 from dfcompiler.cli.artifact import is_artifact, read_program
-from dfcompiler.cli.gpus import require_gpu
 from dfcompiler.cli.progress import progress_bar
 from dfcompiler.cli.session import Session
+from dfcompiler.codegen.gpus import require_gpu
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import Program
 from dfcompiler.ir.specialize import fix_symbols

@@ -10,7 +10,7 @@ import pytest
 
 import dfcompiler
 from dfcompiler.cli import main
-from dfcompiler.cli.gpus import Driver
+from dfcompiler.codegen.gpus import Driver
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import parse
 from dfcompiler.runtime import DeviceModel, load
@@ -108,7 +108,7 @@ def test_nothing_is_compiled_for_a_gpu_that_is_not_there(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dfcompiler.cli.gpus.find_driver", lambda: Driver("13.0", ()))
+    monkeypatch.setattr("dfcompiler.codegen.gpus.find_driver", lambda: Driver("13.0", ()))
     (tmp_path / "m.ir").write_text(PROGRAM)
     assert main([command, str(tmp_path / "m.ir"), "--target", "cuda:sm_90"]) == 8
     said = capsys.readouterr().err
