@@ -1,4 +1,4 @@
-"""Artifacts for GPUs that measure their operators, emulated: events are moments of the host."""
+"""Artifacts for GPUs that measure their operators, emulated: a millisecond between two events."""
 
 from __future__ import annotations
 
@@ -54,12 +54,10 @@ def test_operators_are_measured(artifact: Path) -> None:
         for _ in range(2):  # the events of the first call serve the second
             found = model.run({"x": x})
             assert list(found) == ["y"]
-            times = {time.result: time.seconds for time in model.operator_times}
-            assert [time.kind for time in model.operator_times][-2:] == ["exp", "tanh"]
-            assert all(seconds > 0 for seconds in times.values())
-            # A fiber for each thread of a row takes longer than a clock tells apart.
-            assert times["@y"] > times["@count"] / 3
-            assert sum(times.values()) < 60
+            times = {time.kind: time.seconds for time in model.operator_times}
+            assert times == pytest.approx(
+                {"constant": 3e-3, "add": 3e-3, "exp": 1e-3, "tanh": 1e-3}
+            )
 
 
 def test_a_call_that_measures_is_no_graph(artifact: Path) -> None:
@@ -78,10 +76,9 @@ def test_kernels_are_reported(artifact: Path, capsys: pytest.CaptureFixture[str]
     rows = {row["kernel"]: row for row in found["kernels"]}
     assert [rows[kind]["runs"] for kind in ("constant", "add", "exp", "tanh")] == [3, 3, 1, 1]
     assert all(row["predicted_us"] > 0 for row in rows.values())
-    # Read once and written once, at 4.8 TB/s.
-    bytes_of_y = 2 * 40 * 64 * 4
-    share = bytes_of_y / (rows["tanh"]["measured_us"] * 1e-6) / 4.8e12
-    assert rows["tanh"]["memory_share"] == pytest.approx(share)
+    # Read once and written once in a millisecond; an H200 could move 4.8 GB.
+    assert rows["tanh"]["measured_us"] == pytest.approx(1000)
+    assert rows["tanh"]["memory_share"] == pytest.approx(2 * 40 * 64 * 4 / 4.8e9)
     assert found["results"][0]["median_ms"] > 0
     assert main(arguments) == 0
     assert "of memory rate" in capsys.readouterr().out
