@@ -49,7 +49,7 @@ class PackWeights(Pass):
         wanted = packable(program)
         if not wanted:
             return program
-        shared = _read_otherwise(program, wanted)
+        shared = read_otherwise(program, wanted)
         names = {name: _unused(f"{name}.packed", program) for name in sorted(shared)}
         packed = map_states(program, lambda state: _renamed(state, names))
         return _with_layouts(packed, wanted, names, layouts)
@@ -87,7 +87,7 @@ def packable(program: Program) -> set[str]:
     return found
 
 
-def _read_otherwise(program: Program, wanted: set[str]) -> set[str]:
+def read_otherwise(program: Program, wanted: set[str]) -> set[str]:
     """Those that are also read in another way, and so are kept as they are, too."""
     found: set[str] = set()
     for op in program.ops():

@@ -29,11 +29,18 @@ class Extents:
     depth: int
     element_bytes: int
     operands: int
+    along_depth: bool
 
     def bound(self, batch: int, rows: int) -> BlockProduct:
         """The products with these numbers of matrices and rows."""
         return BlockProduct(
-            batch, rows, self.columns, self.depth, self.element_bytes, self.operands
+            batch,
+            rows,
+            self.columns,
+            self.depth,
+            self.element_bytes,
+            self.operands,
+            self.along_depth,
         )
 
 
@@ -46,9 +53,11 @@ def extents_of(op: Op, types: Sequence[TensorType]) -> Extents | str:
     """
     named = dict(zip(op.inputs, types, strict=True))
     inner = next(one for one in op.region or (op,) if one.kind == "matmul")
-    if not set(inner.inputs) <= set(named):
+    rows_before = {one.result: one.inputs[0] for one in op.region if one.kind == "rms_norm"}
+    operands = [rows_before.get(name, name) for name in inner.inputs]
+    if not set(operands) <= set(named):
         return "its weight is decoded first"
-    a, b = (named.pop(name) if name in named else types[0] for name in inner.inputs)
+    a, b = (named.pop(name) if name in named else types[0] for name in operands)
     dtype = op.type.dtype
     if dtype not in (DType.F32, DType.BF16, DType.F16) or {a.dtype, b.dtype} != {dtype}:
         names = f"{a.dtype.value} and {b.dtype.value} into {dtype.value}"
@@ -64,7 +73,8 @@ def extents_of(op: Op, types: Sequence[TensorType]) -> Extents | str:
         )
     rows, batch = _rows_and_batch(op, b)
     whole = sum(same_shape(other.shape, op.type.shape) for other in named.values())
-    return Extents(batch, rows, columns, depth, dtype.bytes, whole)
+    along_depth = b.layout.permutation(b.rank)[-1] == b.rank - 2 if not b.layout.is_tiled else False
+    return Extents(batch, rows, columns, depth, dtype.bytes, whole, along_depth)
 
 
 def _rows_and_batch(op: Op, b: TensorType) -> tuple[Dim, Dim]:

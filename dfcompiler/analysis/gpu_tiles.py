@@ -1,7 +1,7 @@
 """The tiles of the native kernels on a GPU, and what a block of each one takes.
 
-The figures are those of `gemm_float.cuh`, `gemm_tensor.cuh` and `gemm_vector.cuh`; those of other
-expansions are in `gpu_expansions`.
+The figures are those of `gemm_float.cuh`, `gemm_tensor.cuh`, `gemm_vector.cuh` and
+`gemm_vector_depth.cuh`; those of other expansions are in `gpu_expansions`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class BlockTile:
         expansion: whose kernel it is: ``native``, ``wgmma`` or ``cutlass``.
         is_persistent: whether a block takes one tile after another, and its copies run ahead
             across them: what copies wait for is waited for once, and first for their descriptors.
+        splits_depth: whether k can be split among blocks.
     """
 
     name: str
@@ -54,6 +55,7 @@ class BlockTile:
     unit: Unit
     expansion: str = "native"
     is_persistent: bool = False
+    splits_depth: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -115,10 +117,7 @@ def tensor_tile(
 
 
 def vector_tile(element_bytes: int) -> BlockTile:
-    """The block of `gemm_vector.cuh`: 128 bytes of 32 rows of B at once, four such loads a thread.
-
-    Where k of B is contiguous a warp walks along all of k instead, and nothing is split.
-    """
+    """The block of `gemm_vector.cuh`: 128 bytes of 32 rows of B at once."""
     return BlockTile(
         "VECTOR",
         *(VECTOR_ROWS, 128 // element_bytes, 128, 1, 256, 128),
@@ -129,14 +128,29 @@ def vector_tile(element_bytes: int) -> BlockTile:
     )
 
 
+def column_tile(element_bytes: int) -> BlockTile:
+    """The block of `gemm_vector_depth.cuh`: 16 columns of B, of which a warp has two whole ones."""
+    return BlockTile(
+        "VECTOR",
+        *(VECTOR_ROWS, 16, 32 * 16 // element_bytes, 4, 256, 128),
+        shared_bytes=0,
+        read_cycles=0,
+        issue=2,
+        unit="floats",
+        splits_depth=False,
+    )
+
+
 TILES: dict[int, tuple[BlockTile, ...]] = {
     4: (
         vector_tile(4),
+        column_tile(4),
         float_tile("LARGE", 128, 128, (8, 8), 255),
         float_tile("MEDIUM", 64, 64, (4, 4), 128),
     ),
     2: (
         vector_tile(2),
+        column_tile(2),
         tensor_tile("WIDE", 128, 256, (64, 64), 4, 255),
         tensor_tile("LARGE", 128, 128, (64, 32), 4),
         tensor_tile("MEDIUM", 64, 64, (32, 32), 5),

@@ -162,8 +162,10 @@ def _least_s(product: BlockProduct, tiles: Sequence[BlockTile], target: CudaTarg
 
 
 def serves(tile: BlockTile, product: BlockProduct, target: CudaTarget) -> bool:
-    """Whether a tile fits the target and is for so many rows."""
+    """Whether a tile fits the target, and is for so many rows and this order of B."""
     of_few = product.rows <= VECTOR_ROWS
+    if tile.name == "VECTOR" and tile.splits_depth == product.along_depth:
+        return False
     return tile.resident(target) > 0 and (tile.name == "VECTOR") == of_few
 
 
@@ -179,7 +181,7 @@ def splits(product: BlockProduct, tile: BlockTile) -> Iterator[int]:
     """Numbers of parts that k can be split into, each of equal depth, with room for their sums."""
     bytes_of_part = 4 * product.batch * product.rows * product.columns
     most = min(product.depth // SPLIT_DEPTH, WORKSPACE_BYTES // bytes_of_part)
-    if tile_count(product, tile) > WORKSPACE_COUNTERS:
+    if not tile.splits_depth or tile_count(product, tile) > WORKSPACE_COUNTERS:
         most = 1
     yield 1
     if tile.is_persistent:  # its blocks take whole tiles

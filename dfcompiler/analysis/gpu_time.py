@@ -45,6 +45,7 @@ class BlockProduct:
         depth: K.
         element_bytes: size of an element of A, B and C.
         operands: matrices as large as C that the epilogue reads.
+        along_depth: whether k of B is contiguous.
     """
 
     batch: int
@@ -53,6 +54,7 @@ class BlockProduct:
     depth: int
     element_bytes: int
     operands: int = 0
+    along_depth: bool = False
 
 
 @dataclass(frozen=True)

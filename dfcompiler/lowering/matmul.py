@@ -90,8 +90,7 @@ def stage_of(op: Op, inner: Op, value: str, types: Mapping[str, TensorType]) -> 
         UnsupportedError: if it is none.
     """
     if inner.kind in ACTIVATIONS and inner.inputs == (value,):
-        tanh = inner.kind == "gelu" and inner.attr("approximate", "none") == "tanh"
-        return Stage("gelu_tanh" if tanh else inner.kind)
+        return Stage(activation_of(inner))
     if inner.kind in ("add", "mul") and value in inner.inputs:
         (operand,) = [name for name in inner.inputs if name != value] or [value]
         shape = types[operand].shape
@@ -101,6 +100,12 @@ def stage_of(op: Op, inner: Op, value: str, types: Mapping[str, TensorType]) -> 
         if operand != value and column and all(dim == 1 for dim in shape[:-1]):
             return Stage("bias" if inner.kind == "add" else "column_scale", operand)
     raise _unsupported(op, f"{inner.kind} is no stage of an epilogue")
+
+
+def activation_of(op: Op) -> str:
+    """What kernels call an activation."""
+    tanh = op.kind == "gelu" and op.attr("approximate", "none") == "tanh"
+    return "gelu_tanh" if tanh else op.kind
 
 
 def _add_node(context: Context, op: Op, a: str, b: str, stages: Sequence[Stage]) -> None:

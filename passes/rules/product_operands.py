@@ -11,6 +11,6 @@ def operands(op: Op) -> tuple[str, str] | None:
         return op.inputs[0], op.inputs[1]
     if op.kind != "fused" or op.attr("kernel", "") != "linear":
         return None
-    codes = {inner.result: inner.inputs[0] for inner in op.region if inner.kind == "dequantize"}
+    before = {op.result: op.inputs[0] for op in op.region if op.kind in ("dequantize", "rms_norm")}
     a, b = next(inner for inner in op.region if inner.kind == "matmul").inputs
-    return a, codes.get(b, b)
+    return before.get(a, a), before.get(b, b)

@@ -85,6 +85,13 @@ extern "C" int {shape}_{name}(OPERANDS({dtype}), long wanted) {{
       nullptr, p, wanted, along_of_b(p));
 }}
 """
+FEW_ROWS = """
+extern "C" int {name}(OPERANDS({dtype}), const {dtype}* gain) {{
+  return gemm<{dtype}, Activation::silu, Residual::{residual}, Floats::exact, VECTOR | DEPTH,
+              Norm::root_mean_square>(
+      nullptr, product(a, b, c, bias, residual, s).normalized(gain, 0.01f));
+}}
+"""
 EPILOGUE = """
 __global__ void apply_{activation}_{residual}(Gemm<float> p) {{
   p.c[threadIdx.x] = finished<Activation::{activation}, Residual::{residual}>(
@@ -109,6 +116,14 @@ def products(dtype: str) -> Library:
     tiles = (TILES.format(number=i, shape=s, **names) for i, s in enumerate(SHAPES[dtype]))
     floats = "tf32" if dtype == "tf32" else "exact"
     return build(HEAD + ANY.format(floats=floats, **names) + "".join(tiles))
+
+
+@cache
+def few_rows() -> Library:
+    """Products of normalized rows, with a gate and without."""
+    kinds = itertools.product(("float", "__nv_bfloat16"), ("gate", "add"))
+    names = ({"name": f"{r}_{DTYPES[t].__name__}", "dtype": t, "residual": r} for t, r in kinds)
+    return build(HEAD + "".join(FEW_ROWS.format(**name) for name in names))
 
 
 @cache
@@ -249,6 +264,39 @@ def test_every_epilogue(activation: str, residual: str) -> None:
     assert_close(c, RESIDUALS[residual](value, other.astype(np.float64)).astype(np.float32))
 
 
+@emulated
+@pytest.mark.parametrize("residual", ["gate", "add"])
+@pytest.mark.parametrize("dtype", ["float", "__nv_bfloat16"])
+@pytest.mark.parametrize("extents", [(1, 1, 33, 2056), (2, 7, 16, 8), (1, 8, 1, 264)], ids=str)
+def test_few_normalized_rows(extents: tuple[int, int, int, int], dtype: str, residual: str) -> None:
+    batch, rows, columns, depth = extents
+    library, kind = few_rows(), DTYPES[dtype]
+    random = np.random.default_rng(sum(extents))
+    width = 2 * columns if residual == "gate" else columns
+
+    def drawn(*shape: int) -> Array:
+        return random.standard_normal(shape).astype(kind)
+
+    # Rows begin at 16 bytes in one case of two; those of B always do.
+    a, a_strides = strided(library, drawn(batch, rows, depth), "C", 8 if rows > 1 else 1)
+    b, b_strides = strided(library, drawn(batch, depth, width) / kind(8), "F", 8)
+    bias, other = library.copy(drawn(width)), library.copy(drawn(batch, rows, columns))
+    gain, c = library.copy(drawn(depth)), library.array((batch, rows, columns), kind)
+    sizes = [*extents, *a_strides, *b_strides, columns, rows * columns, columns, rows * columns]
+    s = library.copy(np.array(sizes, np.int64))
+    offset = None if residual == "gate" else bias
+    library.call(f"{residual}_{kind.__name__}", a, b, c, offset, other, s, gain)
+    x, w = (v.astype(np.float64) for v in (a[..., :depth], b.swapaxes(1, 2)[:, :depth]))
+    mean = (x**2).mean(-1, keepdims=True)
+    sums = x * gain.astype(np.float64) / np.sqrt(mean + 0.01) @ w
+    silu = ACTIVATIONS["silu"]
+    if residual == "gate":
+        expected = silu(sums[..., :columns]) * sums[..., columns:]
+    else:
+        expected = silu(sums + bias.astype(np.float64)) + other.astype(np.float64)
+    assert_close(c, expected.astype(kind))
+
+
 COMPILED = [("f32", "80"), ("f32", "90a"), ("bf16", "80"), ("wgmma", "90a"), ("tf32", "90a")]
 
 
@@ -260,6 +308,9 @@ def test_nvcc_compiles_the_kernels_without_spills(dtype: str, arch: str, tmp_pat
     names = ["gemm_wgmma" if dtype == "wgmma" else "gemm", "gemm_lt"]
     floats = ", Floats::tf32" if dtype == "tf32" else ""
     calls = [f"{names[0]}<{kind}{floats}>", f"gemm_lt<{kind}>"]
+    if dtype == "bf16":
+        few = "Floats::exact, VECTOR | DEPTH, Norm::root_mean_square"
+        calls.append(f"gemm<{TYPES[dtype]}, Activation::silu, Residual::gate, {few}>")
     lines = [
         *(f'#include "cuda/{name}.cuh"' for name in names),
         "using namespace dfc::cuda;",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
 from scipy import special
 
 from dfcompiler.errors import UnsupportedError
-from dfcompiler.ir import parse
+from dfcompiler.ir import interpret, parse
 from dfcompiler.lowering import lower
 from dfcompiler.target import parse_target
 from tests.cuda_emulation import emulated_model, toolkit
@@ -55,6 +57,63 @@ def test_a_fused_product(dtype: str, expansion: str, rows: int) -> None:
     expected = (sums * special.ndtr(sums) * wide["r"]).astype(DTYPES[dtype])
     computed = "float16" if expansion == "tf32" else ""
     assert_close(model.run(inputs)["y"], expected, computed_in=computed)
+
+
+COLUMNS = """program columns() {{
+  input @x: {T}[1, 3, 48]
+  input @r: {T}[1, 3, 24]
+  weight @g: {T}[48]
+  weight @w: {T}[48, 24; 1 0]
+  weight @v: {T}[24, 42; 1 0]
+  output @y: {T}[1, 3, 24]
+  output @z: {T}[1, 3, 21]
+  state main {{
+    @y: {T}[1, 3, 24] = fused @x, @g, @w, @r {{kernel = "linear"}} do
+      %.0: {T}[1, 3, 48] = rms_norm @x, @g {{epsilon = 0.01}}
+      %.1: {T}[1, 3, 24] = matmul %.0, @w
+      %.2: {T}[1, 3, 24] = add @r, %.1
+    end
+    @z: {T}[1, 3, 21] = fused @r, @v {{kernel = "linear"}} do
+      %.0: {T}[1, 3, 42] = matmul @r, @v
+      %.1: {T}[1, 3, 21] = slice %.0 {{starts = [0, 0, 0]}}
+      %.2: {T}[1, 3, 21] = slice %.0 {{starts = [0, 0, 21]}}
+      %.3: {T}[1, 3, 21] = gelu %.1 {{approximate = "tanh"}}
+      %.4: {T}[1, 3, 21] = mul %.2, %.3
+    end
+  }}
+}}"""
+
+
+@emulated
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_normalized_rows_and_gates(dtype: str) -> None:
+    model = emulated_model(COLUMNS.format(T=dtype))
+    shapes = {"x": (1, 3, 48), "r": (1, 3, 24), "g": (48,), "w": (48, 24), "v": (24, 42)}
+    given = {n: values(s, dtype, i) for i, (n, s) in enumerate(shapes.items())}
+    model.program = replace(model.program, data={n: given[n] for n in "gwv"})
+    inputs = {n: given[n] for n in "xr"}
+    expected = interpret(model.program, inputs, precision=np.dtype(np.float64))
+    for name, found in model.run(inputs).items():
+        assert_close(found, expected[name].astype(found.dtype), name)
+
+
+def test_the_record_tells_of_normalized_rows_and_gates() -> None:
+    found = records(COLUMNS.format(T="bf16"), expansion="cublaslt")
+    assert "rows of A are normalized; epilogue add; cublaslt has no such kernel" in found
+    assert "epilogue gelu_tanh + gate; cublaslt has no such kernel" in found
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("48, 24; 1 0", "48, 24"), "for weights along depth in whole chunks of 16 bytes"),
+        (("mul %.2, %.3", "mul %.1, %.3"), "what it does with parts of its columns is no gate"),
+        (("matmul %.0, @w", "matmul @x, @w"), "its left operand is not the normalization"),
+    ],
+)
+def test_what_is_no_gate_is_refused(change: tuple[str, str], said: str) -> None:
+    with pytest.raises(UnsupportedError, match=said):
+        records(COLUMNS.format(T="bf16").replace(*change))
 
 
 BATCHES = [
@@ -140,7 +199,7 @@ def test_other_expansions_have_tiles_of_their_own() -> None:
     ("tiles", "columns", "said"),
     [
         (["[0, 256, 256, 32, 4, 1]"], 40, r"no kernel has the tile \[256, 256, 32, 4\] in 1"),
-        (["[0, 128, 128, 32, 4, 0]"], 40, "in 0 parts; there are 8×64×128×1, 128×256×32×4"),
+        (["[0, 128, 128, 32, 4, 0]"], 40, "in 0 parts; there are 8×64×128×1, 8×16×256×4"),
         (["6", "64", "128", "512"], 40, r"a list of \[rows, BM, BN, BK, stages, parts\]"),
         (["[64, 128, 128, 32, 4, 1]"], 40, r"the last is 0 for any number, not \[64\]"),
         ([VECTORS["bf16"].replace("[8, ", "[0, ")], 40, "a tile of 8 rows is for at most as many"),
@@ -223,6 +282,14 @@ def test_an_instance_holds_what_its_strides_can_need(
     assert (
         " | ".join(f"dfc::cuda::{name}" for name in kernels) + ">" in lowered.instances["gemm"][0]
     )
+
+
+def test_columns_of_a_weight_are_read_beside_an_input_at_any_address() -> None:
+    source = product_text(x="bf16[8, 64]", w="bf16[64, 32; 1 0]", y="bf16[8, 32]")
+    source = source.replace("input @w", "weight @w")
+    source = source.replace("@x, @w", "@x, @w {tile = [[0, 8, 16, 256, 4, 1]]}")
+    lowered = lower(parse(source), parse_target("cuda:sm_90"))
+    assert "dfc::cuda::DEPTH | dfc::cuda::VECTOR>" in lowered.instances["gemm"][0]
 
 
 def test_weights_and_values_of_whole_chunks_need_no_elements() -> None:

@@ -171,6 +171,18 @@ def test_what_is_chosen(
     assert (plan.tile.name, plan.parts) == chosen
 
 
+@pytest.mark.parametrize("extents", [(1, 2048, 2048), (1, 3072, 2048), (1, 2048, 8192)])
+def test_whole_columns_need_no_split(extents: tuple[int, int, int]) -> None:
+    along_width, along_depth = (
+        BlockProduct(1, *extents, 2),
+        BlockProduct(1, *extents, 2, along_depth=True),
+    )
+    split, whole = (best_plan(product, H200) for product in (along_width, along_depth))
+    assert (split.parts > 1, whole.parts, whole.tile.columns) == (True, 1, 16)
+    seconds = modelled(along_depth, whole.tile, 1, H200)
+    assert seconds.total < modelled(along_width, split.tile, split.parts, H200).total
+
+
 @pytest.mark.parametrize("rows", [1, 9, 32, 100, 512, 4096])
 @pytest.mark.parametrize("target", [H200, A100], ids=lambda target: target.device)
 def test_nothing_is_much_faster_than_the_choice(rows: int, target: CudaTarget) -> None:
@@ -180,7 +192,7 @@ def test_nothing_is_much_faster_than_the_choice(rows: int, target: CudaTarget) -
     least = min(
         modelled(product, tile, parts, target).total
         for tile in TILES[2]
-        if (tile.name == "VECTOR") == (rows <= 8)
+        if (tile.name == "VECTOR") == (rows <= 8) and tile.splits_depth
         for parts in range(1, 9)
     )
     assert modelled(product, plan.tile, plan.parts, target).total <= 1.05 * least

@@ -125,17 +125,22 @@ cudaError_t run_tiles(cudaStream_t stream, const Gemm<T>& p, long wanted, Along 
   return missing_kernel();
 }
 
-template <int ROWS, class T, Activation activation, Residual residual, unsigned kernels>
+// Whether every kernel has this epilogue and takes the rows of A as they are.
+constexpr bool is_plain(Residual residual, Norm norm) {
+  return residual != Residual::gate && norm == Norm::none;
+}
+
+template <int ROWS, class T, Activation activation, Residual residual, unsigned kernels, Norm norm>
 cudaError_t run_vector(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
   if constexpr ((kernels & DEPTH) != 0) {
     if (along_b == Along::depth) {
-      const long columns = VECTOR_COLUMNS * (VECTOR_THREADS / 32);
-      return run<T>(gemm_vector_depth<ROWS, T, activation, residual>,
+      const long columns = VECTOR_COLUMNS<residual> * (VECTOR_THREADS / 32);
+      return run<T>(gemm_vector_depth<ROWS, T, norm, activation, residual>,
                     p.batch * ceil_div(p.N, columns), VECTOR_THREADS, 0, stream, p,
                     Split{1, p.K});
     }
   }
-  if constexpr ((kernels & WIDTH) != 0) {
+  if constexpr ((kernels & WIDTH) != 0 && is_plain(residual, norm)) {
     const long columns = VECTOR_CHUNKS * (16 / static_cast<long>(sizeof(T)));
     const long tiles = p.batch * ceil_div(p.N, columns);
     if (along_b == Along::width)
@@ -145,13 +150,14 @@ cudaError_t run_vector(cudaStream_t stream, const Gemm<T>& p, long wanted, Along
   return missing_kernel();
 }
 
-// Whether 16 bytes of B never reach over its edge, and A can be read beside them.
+// Whether 16 bytes of B never reach over its edge; along depth A is read 16 bytes at a time where it
+// is aligned.
 template <class T>
 bool is_vector(const Gemm<T>& p, Along along_b) {
   constexpr long per_chunk = 16 / sizeof(T);
   if (p.M > VECTOR_ROWS) return false;
   if (along_b == Along::width) return p.N % per_chunk == 0;
-  return along_b == Along::depth && p.K % per_chunk == 0 && chunks_of_a(p);
+  return along_b == Along::depth && p.K % per_chunk == 0 && (p.a_col == 1 || p.K == 1);
 }
 
 // The tile for a product without a plan.
@@ -195,7 +201,8 @@ cudaError_t run_aligned(cudaStream_t stream, const Gemm<T>& p, long multiprocess
   return missing_kernel();
 }
 
-template <class T, Activation activation, Residual residual, Floats floats, unsigned kernels>
+template <class T, Activation activation, Residual residual, Floats floats, unsigned kernels,
+          Norm norm>
 cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   if (p.batch < 1 || p.M < 1 || p.N < 1) return cudaSuccess;
   long multiprocessors = 0;
@@ -204,15 +211,17 @@ cudaError_t gemm(cudaStream_t stream, Gemm<T> p) {
   const Along along_b = along_of_b(p);
   if constexpr ((kernels & VECTOR) != 0) {
     if (is_vector(p, along_b))
-      return p.M == 1 ? run_vector<1, T, activation, residual, kernels>(stream, p,
-                                                                        multiprocessors, along_b)
-                      : run_vector<VECTOR_ROWS, T, activation, residual, kernels>(
+      return p.M == 1 ? run_vector<1, T, activation, residual, kernels, norm>(
+                            stream, p, multiprocessors, along_b)
+                      : run_vector<VECTOR_ROWS, T, activation, residual, kernels, norm>(
                             stream, p, multiprocessors, along_b);
   }
-  if (along_b != Along::elements && chunks_of_a(p))
-    return run_aligned<T, activation, residual, floats, kernels>(stream, p, multiprocessors,
-                                                                 along_b);
-  if constexpr ((kernels & ELEMENTS) != 0) {
+  if constexpr (is_plain(residual, norm)) {
+    if (along_b != Along::elements && chunks_of_a(p))
+      return run_aligned<T, activation, residual, floats, kernels>(stream, p, multiprocessors,
+                                                                   along_b);
+  }
+  if constexpr (is_plain(residual, norm) && (kernels & ELEMENTS) != 0) {
     constexpr bool exact = sizeof(T) == 4 && floats == Floats::exact;
     using Small = std::conditional_t<exact, FloatSmall, TensorMedium<T>>;
     const long tiles = p.batch * ceil_div(p.M, Small::BM) * ceil_div(p.N, Small::BN);

@@ -8,7 +8,10 @@
 namespace dfc::cuda {
 
 enum class Activation { none, gelu, gelu_tanh, silu, relu, tanh, sigmoid };
-enum class Residual { none, add, mul };
+// gate: B has 2·N columns, and c = activation(scale · a·b[:, :N]) · (scale · a·b[:, N:]).
+enum class Residual { none, add, mul, gate };
+// What becomes of the rows of A before they are multiplied.
+enum class Norm { none, root_mean_square };
 // What becomes of float operands before they are multiplied; sums are floats either way.
 enum class Floats { exact, tf32 };
 
@@ -35,7 +38,9 @@ struct Plan {
 //
 // Attributes:
 //   bias: [N], or nullptr.
-//   residual: [batch, M, N] with contiguous rows; not read where Residual is none. It may be c.
+//   residual: [batch, M, N] with contiguous rows; read where Residual is add or mul. It may be c.
+//   gain: [K], factors of the elements of normalized rows; read where there is a Norm.
+//   epsilon: what is added to the mean square of a row.
 template <class T>
 struct Gemm {
   long batch, M, N, K;
@@ -50,17 +55,29 @@ struct Gemm {
   long residual_row = 0, residual_batch = 0;
   float scale = 1.0f;
   Plan plan{};
+  const T* gain = nullptr;
+  float epsilon = 0.0f;
 
   Gemm with(Plan chosen) const {
     Gemm same = *this;
     same.plan = chosen;
     return same;
   }
+
+  Gemm normalized(const T* factors, float added) const {
+    Gemm same = *this;
+    same.gain = factors;
+    same.epsilon = added;
+    return same;
+  }
 };
 
 // Enqueues the product; returns what the launches returned.
+//
+// A normalization and a gate are for the matrix-vector kernel with B along depth: any other kernel
+// that the instance names is left out.
 template <class T, Activation activation, Residual residual, Floats floats = Floats::exact,
-          unsigned kernels = ALL_KERNELS>
+          unsigned kernels = ALL_KERNELS, Norm norm = Norm::none>
 cudaError_t gemm(cudaStream_t stream, Gemm<T> p);
 
 }  // namespace dfc::cuda

@@ -10,6 +10,7 @@
 
 #include "cuda/math.h"
 #include "gemm.h"
+#include "last_block.cuh"
 #include "storage.h"
 
 namespace dfc::cuda {
@@ -59,6 +60,7 @@ __device__ inline float activate(float x) {
 // What element [row, column] of c becomes.
 template <Activation activation, Residual residual, class T>
 __device__ inline T finished(const Gemm<T>& p, long batch, long row, long column, float sum) {
+  static_assert(residual != Residual::gate, "a gate has two sums");
   float value = sum * p.scale;
   if (p.bias != nullptr) value += to_float(p.bias[column]);
   value = activate<activation>(value);
@@ -68,6 +70,12 @@ __device__ inline T finished(const Gemm<T>& p, long batch, long row, long column
     value = residual == Residual::add ? value + other : value * other;
   }
   return from_float<T>(value);
+}
+
+// What a column of c becomes from the sums of its gate and of what passes it.
+template <Activation activation, class T>
+__device__ inline T gated(const Gemm<T>& p, float gate, float passing) {
+  return from_float<T>(activate<activation>(gate * p.scale) * (passing * p.scale));
 }
 
 template <class T>
@@ -128,24 +136,10 @@ __device__ inline void put_pair(const Gemm<T>& p, const Split& split, const Tile
   }
 }
 
-// Whether all other blocks of a tile have written their partial sums; they can be read then.
-__device__ inline bool is_last_of_tile(const Split& split, long tile) {
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(split.done + tile, 1u) == static_cast<unsigned>(split.parts - 1);
-    if (last) split.done[tile] = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return last;
-}
-
 // The end of a block that wrote partial sums of the tile BM × BN at a place, if k is split.
 template <int BM, int BN, int THREADS, Activation activation, Residual residual, class T>
 __device__ inline void finish_tile(const Gemm<T>& p, const Split& split, const TilePlace& at) {
-  if (split.partial == nullptr || !is_last_of_tile(split, at.tile)) return;
+  if (split.partial == nullptr || !is_last_block(split.done + at.tile, split.parts)) return;
   const long elements = p.batch * p.M * p.N;
   for (int i = threadIdx.x; i < BM * BN; i += THREADS) {
     const long row = at.row + i / BN, column = at.column + i % BN;

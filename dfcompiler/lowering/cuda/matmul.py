@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -20,6 +21,7 @@ from dfcompiler.lowering.cuda.matmul_kernels import (
     plan_code,
     plans_for,
     record_of,
+    takes_columns,
 )
 from dfcompiler.lowering.cuda.product import Product, problem_of, product_of, unsupported
 from dfcompiler.lowering.lowered import KernelRecord
@@ -54,7 +56,9 @@ _SPACE = "dfc::cuda::"
 
 
 def lower_product(context: Context, op: Op) -> None:
-    """A matrix product, or the region matmul; bias; activation; residual; rounding, as one launch.
+    """A matrix product, or the region norm; matmul; bias; activation; residual; rounding, at once.
+
+    A gate is the region matmul; both halves of its columns; activation; mul.
 
     Raises:
         UnsupportedError: if the region holds anything else, or there is no kernel for its types.
@@ -74,9 +78,23 @@ def lower_product(context: Context, op: Op) -> None:
         found_here = f"{op.type.dtype.value} on {context.gpu.name}"
         raise unsupported(op, f"{implementation} is for {scope}; this is {found_here}")
     problem = problem_of(context, op, found)
-    if implementation == "pure":
+    if not found.is_plain:
+        _add_columns(context, op, found, problem, implementation)
+    elif implementation == "pure":
         _add_pure(context, op, found, problem)
-        return
+    else:
+        _add_launches(context, op, found, problem, implementation, chosen)
+
+
+def _add_launches(
+    context: Context,
+    op: Op,
+    found: Product,
+    problem: Problem,
+    implementation: str,
+    chosen: str,
+) -> None:
+    """The launcher of each expansion that the plans name, for its ranges of rows."""
     # Plans are for the kernels that the operator names.
     plans = _plans_of(context, op, problem) if implementation == chosen else ()
     calls = [
@@ -125,11 +143,37 @@ def _template(
         flags.append(f"{_SPACE}Floats::{'tf32' if implementation == 'tf32' else 'exact'}")
     if family != "gemm_lt":
         flags.append(kernels_of(context, op, (found.a, found.b), problem, implementation, plans))
-    template = f"{_SPACE}{family}<{dtype}, {', '.join(flags)}>"
-    context.instantiate(
-        family, f"template cudaError_t {template}(cudaStream_t, {_SPACE}Gemm<{dtype}>);"
-    )
+    return _instance(context, family, f"{_SPACE}{family}<{dtype}, {', '.join(flags)}>", dtype)
+
+
+def _instance(context: Context, family: str, template: str, dtype: str) -> str:
+    """The launcher `template`, which the program instantiates."""
+    signature = f"(cudaStream_t, {_SPACE}Gemm<{dtype}>)"
+    context.instantiate(family, f"template cudaError_t {template}{signature};")
     return template
+
+
+def _add_columns(
+    context: Context, op: Op, found: Product, problem: Problem, implementation: str
+) -> None:
+    """The matrix-vector kernel, which alone normalizes rows and has the sums of gates."""
+    if not takes_columns(problem, 16 // op.type.dtype.bytes):
+        raise unsupported(
+            op,
+            "normalized rows and gates are for at most "
+            f"{VECTOR_ROWS} rows, and for weights along depth in whole chunks of 16 bytes",
+        )
+    enums = {"Activation": found.activation, "Residual": found.residual, "Floats": "exact"}
+    flags = [f"{_SPACE}{enum}::{name}" for enum, name in enums.items()]
+    flags += [f"{_SPACE}DEPTH | {_SPACE}VECTOR"]
+    flags += [f"{_SPACE}Norm::{'root_mean_square' if found.gain else 'none'}"]
+    dtype = STORAGE[op.type.dtype]
+    template = _instance(context, "gemm", f"{_SPACE}gemm<{dtype}, {', '.join(flags)}>", dtype)
+    code = _launch_code(op, found, problem, [(template, ())])
+    add_launch(context, op, found.reads, code, work=_work(context, op, found))
+    asked = "" if implementation == NATIVE else f"; {implementation} has no such kernel"
+    record = record_of(op, "few rows", found.epilogue, problem, NATIVE, ())
+    context.record(replace(record, reason=record.reason + asked))
 
 
 def _plans_of(context: Context, op: Op, problem: Problem) -> tuple[Plan, ...]:
@@ -142,7 +186,9 @@ def _plans_of(context: Context, op: Op, problem: Problem) -> tuple[Plan, ...]:
     except ValueError as error:
         raise unsupported(op, str(error)) from error
     plans = plans_for(problem, plans)
-    if any(plan.tile.name == "VECTOR" and not is_vector_plan(problem, plan) for plan in plans):
+    chunk = 16 // op.type.dtype.bytes
+    vectors = (plan for plan in plans if plan.tile.name == "VECTOR")
+    if not all(is_vector_plan(problem, plan, chunk) for plan in vectors):
         raise unsupported(
             op,
             f"a tile of {VECTOR_ROWS} rows is for at most as many, and for columns and depths of "
@@ -190,6 +236,8 @@ def _launch_code(
     if found.other:
         fields.append(f"{at('_residual')}, {rows('_residual')}, {stride('_residual')}")
     gemm = f"{_SPACE}Gemm<{dtype}>{{{', '.join(fields)}}}"
+    if found.gain:
+        gemm = f"{gemm}.normalized(_gain, {found.epsilon!r}f)"
     launch = ""
     for number, (template, plans) in enumerate(calls, 1):
         if number < len(calls):
@@ -244,4 +292,5 @@ def _add_pure(context: Context, op: Op, found: Product, problem: Problem) -> Non
 def _work(context: Context, op: Op, found: Product) -> Any:
     *batch, rows, columns = (expression(dim) for dim in op.type.shape)
     depth = expression(context.type(found.a).shape[-1])
+    columns = 2 * columns if found.residual == "gate" else columns
     return contraction_work(columns * depth, product((*batch, rows)))

@@ -25,7 +25,7 @@ _FEW_ROWS = 32
 def kernels_of(
     context: Context,
     op: Op,
-    operands: tuple[str, str],
+    operands: tuple[str, ...],
     problem: Problem,
     implementation: str,
     plans: Sequence[Plan],
@@ -41,10 +41,12 @@ def kernels_of(
         plans: those of its tiles; none where the kernel is to choose.
     """
     chunk, b = 16 // _BYTES[op.type.dtype], problem.strides["_b"]
-    strides = [s for group in _row_strides(problem).values() for s in group]
+    strides = _row_strides(problem)
+    if [plan.tile.name for plan in plans] == ["VECTOR"] and takes_columns(problem, chunk):
+        strides, operands = {"B": strides["B"]}, operands[1:]
     aligned = (
         not _why_elements(problem, chunk)
-        and all(_is_multiple(stride, chunk) for stride in strides)
+        and all(_is_multiple(stride, chunk) for group in strides.values() for stride in group)
         and all(_is_aligned(context, name, chunk) for name in operands)
     )
     either = 1 in (problem.columns, problem.depth)
@@ -105,12 +107,19 @@ def _is_multiple(value: Any, chunk: int) -> bool:
     return bool(sympy.Mod(value, chunk) == 0)
 
 
-def is_vector_plan(problem: Problem, plan: Plan) -> bool:
+def is_vector_plan(problem: Problem, plan: Plan, chunk: int) -> bool:
     """Whether the rows and extents of a product are those of the matrix-vector kernel."""
-    # A block of it has 128 bytes of a row, eight chunks.
-    chunk, rows = plan.tile.columns // 8, plan.most_rows or problem.rows
+    rows = plan.most_rows or problem.rows
     whole = _is_multiple(problem.columns, chunk) and _is_multiple(problem.depth, chunk)
     return whole and is_static(rows) and int(rows) <= VECTOR_ROWS
+
+
+def takes_columns(problem: Problem, chunk: int) -> bool:
+    """Whether the matrix-vector kernel of whole columns serves a product, at any address of A."""
+    b, rows = problem.strides["_b"], problem.rows
+    along_depth = b[-2] == 1 and problem.strides["_a"][-1] == 1 and problem.columns != 1
+    whole = all(_is_multiple(value, chunk) for value in (problem.depth, *b[:-2], b[-1]))
+    return along_depth and whole and is_static(rows) and int(rows) <= VECTOR_ROWS
 
 
 def record_of(

@@ -9,7 +9,7 @@ from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import TensorType
 from dfcompiler.lowering.context import Context, location
-from dfcompiler.lowering.matmul import ACTIVATIONS, stage_of
+from dfcompiler.lowering.matmul import ACTIVATIONS, activation_of, stage_of
 from dfcompiler.lowering.nodes.expansion import broadcast_strides
 from dfcompiler.lowering.nodes.matmul import Problem
 from dfcompiler.lowering.views import from_first_element
@@ -17,15 +17,18 @@ from dfcompiler.lowering.views import from_first_element
 
 @dataclass(frozen=True)
 class Product:
-    """C = residual(activation(A·B + bias)) and the values that it reads.
+    """C = residual(activation(norm(A)·B + bias)) and the values that it reads.
 
     Attributes:
         a: left operand.
         b: right operand.
         bias: vector along the columns; empty for none.
         activation: ``none`` or what `kernels/cuda/gemm.h` calls it.
-        residual: ``none``, ``add`` or ``mul``.
+        residual: ``none``, ``add``, ``mul`` or ``gate``: the left half of the columns, activated,
+            times the right half.
         other: what the residual reads.
+        gain: factors of the elements of normalized rows; empty for rows of A as they are.
+        epsilon: what is added to the mean square of a row.
     """
 
     a: str
@@ -34,11 +37,19 @@ class Product:
     activation: str = "none"
     residual: str = "none"
     other: str = ""
+    gain: str = ""
+    epsilon: float = 0.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every kernel of products computes it."""
+        return not self.gain and self.residual != "gate"
 
     @property
     def reads(self) -> dict[str, str]:
         """The value behind each connector."""
         named = {"_a": self.a, "_b": self.b, "_bias": self.bias, "_residual": self.other}
+        named["_gain"] = self.gain
         return {connector: name for connector, name in named.items() if name}
 
     @property
@@ -46,7 +57,8 @@ class Product:
         """What is fused, for the record."""
         stages = ("bias" if self.bias else "", self.activation, self.residual)
         fused = [stage for stage in stages if stage not in ("", "none")]
-        return f"; epilogue {' + '.join(fused)}" if fused else ""
+        first = "; rows of A are normalized" if self.gain else ""
+        return f"{first}; epilogue {' + '.join(fused)}" if fused else first
 
 
 def product_of(context: Context, op: Op) -> Product:
@@ -56,16 +68,44 @@ def product_of(context: Context, op: Op) -> Product:
         UnsupportedError: if its stages are not bias, activation and residual in this order.
     """
     first, *rest = op.region or (op,)
+    norm = first if first.kind == "rms_norm" and rest else None
+    if norm is not None:
+        first, *rest = rest
     if first.kind != "matmul":
         what = "int8-coded weights have no kernel on GPUs" if first.kind == "dequantize" else ""
         raise unsupported(op, what or "it does not start with a matrix product")
     types = context.types_of(op)
-    found, value = Product(*first.inputs), first.result
+    a, b = first.inputs
+    found, value = Product(a, b), first.result
+    if norm is not None:
+        found = _normalized(op, found, norm)
+    if [inner.kind for inner in rest[:2]] == ["slice", "slice"]:
+        return _gated(op, found, value, rest)
     for inner in rest:
         if inner is not rest[-1] or inner.kind != "cast":
             found = _with_stage(op, found, inner, value, types)
         value = inner.result
     return found
+
+
+def _normalized(op: Op, found: Product, norm: Op) -> Product:
+    if found.a != norm.result:
+        raise unsupported(op, "its left operand is not the normalization in front of it")
+    a, gain = norm.inputs
+    return replace(found, a=a, gain=gain, epsilon=float(norm.attr("epsilon")))
+
+
+def _gated(op: Op, found: Product, value: str, rest: list[Op]) -> Product:
+    """The region matmul; both halves of its columns; activation of the left one; their product."""
+    if len(rest) == 4:
+        left, right, activation, last = rest
+        columns = op.type.shape[-1]
+        halves = [part.inputs == (value,) and part.attr("starts")[-1] for part in (left, right)]
+        known = activation.kind in ACTIVATIONS and activation.inputs == (left.result,)
+        meet = last.kind == "mul" and set(last.inputs) == {activation.result, right.result}
+        if halves == [0, columns] and known and meet:
+            return replace(found, activation=activation_of(activation), residual="gate")
+    raise unsupported(op, "what it does with parts of its columns is no gate")
 
 
 def _with_stage(
@@ -98,7 +138,8 @@ def problem_of(context: Context, op: Op, found: Product) -> Problem:
         for connector, array in arrays.items()
     }
     strides = {name: broadcast_strides(array, wanted[name]) for name, array in arrays.items()}
-    strides.pop("_bias", None)
+    for vector in ("_bias", "_gain"):
+        strides.pop(vector, None)
     depth = arrays["_a"].shape[-1]
     problem = Problem(tuple(shape[:-2]), shape[-2], shape[-1], depth, strides)
     return _one_batch(problem.merged())

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from dfcompiler.lowering.backend import Lowering
 from dfcompiler.lowering.cuda import indexing, normalization, reduction
 from dfcompiler.lowering.cuda.attention import lower_attention
+from dfcompiler.lowering.cuda.attention_step import lower_attention_step
 from dfcompiler.lowering.cuda.matmul import lower_product
 from dfcompiler.lowering.cuda.rotary import lower_rotary
 from dfcompiler.lowering.cuda.row import lower_row
@@ -32,7 +33,12 @@ CUDA_LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "attention": lower_attention,
         "matmul": lower_product,
         "fused": by_kernel(
-            {"elementwise": lower_elementwise, "linear": lower_product, "row": lower_row}
+            {
+                "elementwise": lower_elementwise,
+                "linear": lower_product,
+                "row": lower_row,
+                "attention": lower_attention_step,
+            }
         ),
     }
 )
