@@ -65,9 +65,31 @@ def units() -> Iterator[Unit]:
         yield Unit(f"attention_{dtype}", attention_text(dtype))
     for dtype in STORAGE:
         yield Unit(f"gemm_{dtype}", products_text(("gemm", "gemm_lt"), (dtype,)))
+    yield Unit("few_rows", few_rows_text())
     hopper = tuple(target for target in GPUS if target.arch == "90a")
     yield Unit("gemm_wgmma", products_text(("gemm_wgmma",), STORAGE[1:]), hopper)
     # attention_wgmma is compiled by its own test: without optimization ptxas 13.0 crashes on it.
+
+
+def few_rows_text() -> str:
+    """What a step of a decoder takes: normalized rows, a gate, attention over a cache."""
+    few = "Activation::silu, Residual::gate, Floats::exact, VECTOR | DEPTH, Norm::root_mean_square"
+    step = "Rotation::interleaved, true"
+    lines = [
+        '#include "cuda/attention_step.cuh"',
+        '#include "cuda/gemm.cuh"',
+        "using namespace dfc::cuda;",
+        *(
+            f"template cudaError_t dfc::cuda::gemm<{d}, {few}>(cudaStream_t, Gemm<{d}>);"
+            for d in STORAGE
+        ),
+        *(
+            f"template cudaError_t dfc::cuda::attention_step<{d}, 64, 8, {step}>"
+            f"(cudaStream_t, AttentionStep<{d}>);"
+            for d in STORAGE
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def products_text(families: Sequence[str], dtypes: Sequence[str]) -> str:

@@ -132,7 +132,7 @@ def column_tile(element_bytes: int) -> BlockTile:
     """The block of `gemm_vector_depth.cuh`: 16 columns of B, of which a warp has two whole ones."""
     return BlockTile(
         "VECTOR",
-        *(VECTOR_ROWS, 16, 32 * 16 // element_bytes, 4, 256, 128),
+        *(VECTOR_ROWS, 16, 32 * 16 // element_bytes, 6, 256, 128),
         shared_bytes=0,
         read_cycles=0,
         issue=2,

@@ -199,7 +199,7 @@ def test_other_expansions_have_tiles_of_their_own() -> None:
     ("tiles", "columns", "said"),
     [
         (["[0, 256, 256, 32, 4, 1]"], 40, r"no kernel has the tile \[256, 256, 32, 4\] in 1"),
-        (["[0, 128, 128, 32, 4, 0]"], 40, "in 0 parts; there are 8×64×128×1, 8×16×256×4"),
+        (["[0, 128, 128, 32, 4, 0]"], 40, "in 0 parts; there are 8×64×128×1, 8×16×256×6"),
         (["6", "64", "128", "512"], 40, r"a list of \[rows, BM, BN, BK, stages, parts\]"),
         (["[64, 128, 128, 32, 4, 1]"], 40, r"the last is 0 for any number, not \[64\]"),
         ([VECTORS["bf16"].replace("[8, ", "[0, ")], 40, "a tile of 8 rows is for at most as many"),
@@ -287,7 +287,7 @@ def test_an_instance_holds_what_its_strides_can_need(
 def test_columns_of_a_weight_are_read_beside_an_input_at_any_address() -> None:
     source = product_text(x="bf16[8, 64]", w="bf16[64, 32; 1 0]", y="bf16[8, 32]")
     source = source.replace("input @w", "weight @w")
-    source = source.replace("@x, @w", "@x, @w {tile = [[0, 8, 16, 256, 4, 1]]}")
+    source = source.replace("@x, @w", "@x, @w {tile = [[0, 8, 16, 256, 6, 1]]}")
     lowered = lower(parse(source), parse_target("cuda:sm_90"))
     assert "dfc::cuda::DEPTH | dfc::cuda::VECTOR>" in lowered.instances["gemm"][0]
 

@@ -13,9 +13,10 @@
 //                                    has Σ x² beside its sums
 //
 // Bytes: K·N elements of B once; A and g again for each warp, from the L1. In flight: 256 threads
-// with AHEAD · 2 loads of 16 bytes are 32 KB a block; 4.8 TB/s · 0.7 µs / 132 ask for 25 KB a
+// with AHEAD · 2 loads of 16 bytes are 48 KB a block; 4.8 TB/s · 0.7 µs / 132 ask for 25 KB a
 // multiprocessor, which has one block where N is 2048, and else two.
-// As compiled: 86 to 128 registers a thread, no spills; 8 loads of B precede the first multiply-add.
+// As compiled: 86 to 128 registers a thread, no spills; for one row 12 loads of B precede the first
+// multiply-add.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,9 @@
 namespace dfc::cuda {
 
 inline constexpr int VECTOR_ROWS = 8, VECTOR_THREADS = 256;
-inline constexpr int VECTOR_AHEAD = 4;  // steps of k of which B is on its way
+// Steps of k of which B is on its way: with more rows, registers end earlier.
+template <int ROWS>
+inline constexpr int VECTOR_AHEAD = ROWS == 1 ? 6 : 4;
 
 template <class T>
 __device__ inline float element_of(const uint4& chunk, int i) {
@@ -55,7 +58,7 @@ template <int ROWS, class T, Norm norm, Activation activation, Residual residual
 __global__ void __launch_bounds__(VECTOR_THREADS, 2)
     gemm_vector_depth(Gemm<T> p, Split) {
   constexpr int PER_CHUNK = 16 / sizeof(T), WARPS = VECTOR_THREADS / 32, STEP = 32 * PER_CHUNK;
-  constexpr int COLUMNS = VECTOR_COLUMNS<residual>, AHEAD = VECTOR_AHEAD;
+  constexpr int COLUMNS = VECTOR_COLUMNS<residual>, AHEAD = VECTOR_AHEAD<ROWS>;
   const long groups = (p.N + COLUMNS * WARPS - 1) / (COLUMNS * WARPS);
   const long column = (blockIdx.x % groups * WARPS + threadIdx.x / 32) * COLUMNS;
   const long batch = blockIdx.x / groups;
