@@ -16,24 +16,28 @@
 //   ≤ 64   any   128 × 128    40, 232          128          83,056       16 + 2·16 + 2·16 KB
 //
 // One block a multiprocessor: its threads have all of the registers. With a mask, addresses and
-// what is loaded of it do not fit into 160. Nothing is spilled.
+// what is loaded of it do not fit into 160. Nothing is spilled. So that its tensor cores do not wait
+// for a next block to begin, a block takes one tile of rows after the other, and the copies of the
+// next begin before the products of this one have ended. Numbers are drawn, the longest walks of a
+// head first: causal walks differ in length.
 //
 // Cycles of a multiprocessor for a tile of keys (4096 flops, 16 exponentials, 4 × 32 instructions):
 //
 //   width  tensor cores  exponentials  instructions
-//   128    2048          1056          1072 = 2 groups · 536
-//   64     1536          1584          1428 = 3 groups · 476
+//   128    2048          1056          1116 = 2 groups · 558
+//   64     1536          1584          1467 = 3 groups · 489
 //
 // so wide heads are bound by the tensor cores if the softmax of a group runs beside products, and
 // narrow ones by whatever gets least out of each other's way: a prediction, nothing was measured.
 //
-// Deadlock: three things are waited for. Copies wait until all groups have released a stage, which
-// a group does after products that it has started; it starts those of tile n when tile n is there
-// and its turn has come. A turn waits for the turn before, which has waited for copies of the same
-// tile n and of the values of n - 1 only; these need stages that every group releases after turn
-// n - 1 at the latest, without a turn. So by induction over n, and over groups for one n, all ends.
-// Each wait for a turn has one arrival: all groups walk the same tiles, and the first turn and the
-// one after the last are left out. At the end every copy has been waited for by all groups.
+// Deadlock: three things are waited for. Copies of tile n wait until all groups have released tile
+// n - 2 (or, of queries, the scores of the walk before), which a group does after products that it
+// has started. It starts those of tile n when tile n is there and its turn has come. A turn waits
+// for the turn before, in which a group may wait for copies of the same tile n and of the values of
+// n - 1 only; what these wait for is released after turn n - 1 at the latest, and without a turn.
+// So by induction over n, and over groups for one n, all ends. Each wait for a turn has one arrival:
+// all groups take turns at the same tiles, the last group passes the very first turn, and group 0
+// takes the one that is left at the end. By then every copy has been waited for by all groups.
 //
 // Asked for with {"attention": "wgmma"}: it has run in emulation only, on no device.
 #pragma once
@@ -57,27 +61,23 @@ using WgmmaShapeOf = std::conditional_t<
     std::conditional_t<std::is_same_v<M, NoMask>, WgmmaShape<64, 3, 32, 160>,
                        WgmmaShape<64, 2, 40, 232>>>;
 
-// `p.kv_heads` counts sets of heads that are rows of one matrix; `sets` of them read one key head.
+// `p.kv_heads` counts sets of heads that are rows of one matrix.
 template <class Shape, class T, class M, bool CAUSAL>
 __global__ void __launch_bounds__(Shape::THREADS, 1)
     attend_by_wgmma(const __grid_constant__ Attention<T, M> p,
-                    const __grid_constant__ AttentionMaps maps, int sets, int tiles) {
-  // The last rows see most keys if something hides the others: their blocks start first.
-  const int tile = tiles - 1 - int(blockIdx.x) % tiles, first = tile * Shape::ROWS;
-  const Head<T, M> head(p, int(blockIdx.x) / tiles);
+                    const __grid_constant__ AttentionMaps maps,
+                    const __grid_constant__ RowTiles work) {
   auto& shared = *reinterpret_cast<WgmmaShared<Shape>*>(aligned_1024(dynamic_shared()));
   if (threadIdx.x == 0) shared.init();
   __syncthreads();
   if (threadIdx.x < 128) {
     give_back_registers_to<Shape::PRODUCER_REGISTERS>();
     if (threadIdx.x >= 32) return;
-    const int reach = head.template reach<CAUSAL>(min(first + Shape::ROWS, head.rows) - 1);
-    TileProducer<Shape, T, M> producer(head, maps, shared, sets, reach);
-    producer.run(head.head * head.group, first / head.group);
+    TileProducer<Shape, T, M, CAUSAL> producer(p, maps, work, shared);
+    producer.run();
   } else {
     take_registers_to<Shape::CONSUMER_REGISTERS>();
-    WgmmaRows<Shape, T, M, CAUSAL> rows(head, shared, first, int(threadIdx.x) / 128 - 1);
-    rows.run();
+    consume<Shape, T, M, CAUSAL>(p, work, shared, int(threadIdx.x) / 128 - 1);
   }
 }
 
@@ -98,22 +98,28 @@ TensorBoxes boxes_of(const T* base, const long (&extents)[4], const long (&strid
   return of;
 }
 
+// `packed` query heads are rows of one matrix.
 template <class Shape, bool CAUSAL, class T, class M>
 cudaError_t attend_by_warp_groups(cudaStream_t stream, Attention<T, M> p,
-                                  const TensorBoxes (&boxes)[3], int packed) {
+                                  const TensorBoxes (&boxes)[3], int packed, int multiprocessors) {
   AttentionMaps maps;
   TensorMap* to[] = {&maps.q, &maps.k, &maps.v};
   for (int i = 0; i < 3; ++i) {
     const cudaError_t error = make_tensor_map<T>(to[i], boxes[i]);
     if (error != cudaSuccess) return error;
   }
+  void* workspace = nullptr;
+  const cudaError_t error = workspace_of(stream, &workspace);
+  if (error != cudaSuccess) return error;
   const long sets = p.heads / p.kv_heads / packed;
   p.kv_heads *= sets;
   const long tiles = (packed * p.queries + Shape::ROWS - 1) / Shape::ROWS;
-  const dim3 grid(static_cast<unsigned>(p.batch * p.kv_heads * tiles));
+  const int all = static_cast<int>(p.batch * p.kv_heads * tiles);
+  const RowTiles work{static_cast<int>(sets), static_cast<int>(tiles), all,
+                      counters_of(workspace)};
+  const dim3 grid(static_cast<unsigned>(all < multiprocessors ? all : multiprocessors));
   return launch(attend_by_wgmma<Shape, T, M, CAUSAL>, grid, dim3(Shape::THREADS),
-                sizeof(WgmmaShared<Shape>) + 1024, stream, p, maps, static_cast<int>(sets),
-                static_cast<int>(tiles));
+                sizeof(WgmmaShared<Shape>) + 1024, stream, p, maps, work);
 }
 
 }  // namespace flash
@@ -139,7 +145,7 @@ cudaError_t attention_wgmma(cudaStream_t stream, Attention<T, M> p) {
     bool described = true;
     for (const TensorBoxes& of : boxes) described &= why_no_map(of, sizeof(T)) == nullptr;
     if (described)
-      return flash::attend_by_warp_groups<Shape, CAUSAL>(stream, p, boxes, packed);
+      return flash::attend_by_warp_groups<Shape, CAUSAL>(stream, p, boxes, packed, multiprocessors);
   }
   return attention<T, M, WIDTH, CAUSAL>(stream, p);
 }

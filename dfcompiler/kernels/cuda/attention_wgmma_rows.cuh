@@ -6,7 +6,7 @@
 // The scores of the next tile and the output of the present one are started together; the softmax
 // of the former runs beside the latter and beside what the other groups have started. So that they
 // do that one after the other, groups take turns at starting (named barriers 1, 2, …): group w waits
-// for its turn, starts both products, and passes it to group w + 1.
+// for its turn, starts both products, and passes it to group w + 1, the last one to group 0.
 #pragma once
 
 #include "attention_tiled.cuh"
@@ -30,10 +30,11 @@ class WgmmaRows {
     for (int r = 0; r < 2; ++r) sight_[r] = sight_of<CAUSAL>(head, seen(row(r)));
   }
 
-  __device__ void run() {
-    shared_.keys_there[0].wait(0);
-    const Note note = shared_.notes[0];
-    if (note.end > 0) walk(note);
+  // All tiles of the walk that begins with tile n, whose note is there, and the rows of o. Returns
+  // the number of the tile behind them. `query_parity`: of the phase that brings Q.
+  __device__ int run(Note note, int n, unsigned query_parity) {
+    if (note.end > 0) n = walk(note, n, query_parity);
+    else skip(n);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float sum = total_[r].sum;
@@ -43,6 +44,12 @@ class WgmmaRows {
       if (row(r) < head_.rows)
         put_row(own_, r, head_.o(row(r)), total_[r].inverse(), int(head_.p.value_width));
     }
+    return n + 1;
+  }
+
+  __device__ static void take_turn(int group) { sync_at(1 + group, 256); }
+  __device__ static void pass_turn(int group) {
+    arrive_at(group + 1 == Shape::CONSUMERS ? 1 : 2 + group, 256);
   }
 
  private:
@@ -50,31 +57,41 @@ class WgmmaRows {
   // In place of a row behind the last one, that one again.
   __device__ int seen(int row) const { return min(row, head_.rows - 1); }
 
-  // All tiles; the first one's note is there.
-  __device__ void walk(Note note) {
+  // A note without a tile.
+  __device__ void skip(int n) {
+    const Slot<Shape::STAGES> slot(n);
+    release(shared_.keys_free[slot.stage]);
+    shared_.values_there[slot.stage].wait(slot.parity);
+    release(shared_.values_free[slot.stage]);
+  }
+
+  // Returns the number of the last tile.
+  __device__ int walk(Note note, int n, unsigned query_parity) {
     float factors[2];
-    shared_.queries_there.wait(0);
-    if (group_ > 0) take_turn();
-    start_scores(0);
-    pass_turn(note.last);
+    shared_.queries_there.wait(query_parity);
+    take_turn(group_);
+    start_scores(Slot<Shape::STAGES>(n).stage);
+    pass_turn(group_);
     own_.template wait_for_scores<0>();
-    release(shared_.keys_free[0]);
+    release(shared_.keys_free[Slot<Shape::STAGES>(n).stage]);
+    if (note.last) release(shared_.queries_free);
     weigh(note, factors);
     own_.keep_weights();
-    int n = 0;
     for (; !note.last; ++n) {
       const Slot<Shape::STAGES> next(n + 1);
       shared_.keys_there[next.stage].wait(next.parity);
       const Note following = shared_.notes[next.stage];
-      take_turn();
+      take_turn(group_);
       start_scores(next.stage);
       start_output(n, note);
-      pass_turn(following.last);
+      pass_turn(group_);
       own_.template wait_for_scores<1>();
       weigh(following, factors);
       // Sums of weights are not negative, but ptxas does not know it. Where nothing depends on the
       // softmax, it waits for the output first, and the two no longer run side by side.
-      release(shared_.keys_free[next.stage], !(total_[0].sum + total_[1].sum < 0.0f));
+      const bool weighed = !(total_[0].sum + total_[1].sum < 0.0f);
+      release(shared_.keys_free[next.stage], weighed);
+      if (following.last) release(shared_.queries_free, weighed);
       own_.wait_for_output();
       release(shared_.values_free[Slot<Shape::STAGES>(n).stage]);
 #pragma unroll
@@ -87,6 +104,8 @@ class WgmmaRows {
     }
     start_output(n, note);
     own_.wait_for_output();
+    release(shared_.values_free[Slot<Shape::STAGES>(n).stage]);
+    return n;
   }
 
   __device__ void start_scores(int stage) {
@@ -157,15 +176,6 @@ class WgmmaRows {
     if (so && threadIdx.x % 32 == 0) barrier.arrive();
   }
 
-  __device__ void take_turn() const {
-    sync_at(1 + group_, 256);
-  }
-  // After the last start of the last group nobody waits.
-  __device__ void pass_turn(bool is_last) const {
-    const int next = group_ + 1 == Shape::CONSUMERS ? 0 : group_ + 1;
-    if (!is_last || next != 0) arrive_at(1 + next, 256);
-  }
-
   const Head<T, M>& head_;
   WgmmaShared<Shape>& shared_;
   const int first_, group_;
@@ -175,5 +185,25 @@ class WgmmaRows {
   Total total_[2];
   Products own_;
 };
+
+// All walks of a block, by one of its groups.
+template <class Shape, class T, class M, bool CAUSAL>
+__device__ inline void consume(const Attention<T, M>& p, const RowTiles& work,
+                               WgmmaShared<Shape>& shared, int group) {
+  using Rows = WgmmaRows<Shape, T, M, CAUSAL>;
+  if (group == Shape::CONSUMERS - 1) Rows::pass_turn(group);  // the first turn
+  unsigned query_loads = 0;
+  for (int n = 0;;) {
+    const Slot<Shape::STAGES> slot(n);
+    shared.keys_there[slot.stage].wait(slot.parity);
+    const Note note = shared.notes[slot.stage];
+    if (note.rows < 0) break;
+    const Head<T, M> head(p, work.set(note.rows));
+    Rows rows(head, shared, work.first_row(note.rows, Shape::ROWS), group);
+    n = rows.run(note, n, query_loads % 2);
+    query_loads += note.end > 0;
+  }
+  if (group == 0) Rows::take_turn(group);  // the turn that nobody needs
+}
 
 }  // namespace dfc::cuda::flash
