@@ -97,9 +97,12 @@ def product_s(op: Op, types: Sequence[TensorType], target: CudaTarget) -> float 
     found = extents.bound(int(extents.batch), int(extents.rows))
     if "tile" not in op.attrs:
         return _best_s(found, target)
-    plans = plans_from(
-        op.attr("tile"), found.element_bytes, target, str(op.attr("expansion", NATIVE))
-    )
+    try:
+        plans = plans_from(
+            op.attr("tile"), found.element_bytes, target, str(op.attr("expansion", NATIVE))
+        )
+    except ValueError:  # tiles of another target, which the lowering refuses in words
+        return None
     plan = plan_for(plans, found.rows)
     return modelled(found, plan.tile, plan.parts, target).total
 
