@@ -25,7 +25,7 @@ TRUSTED = (NATIVE,)
 LIBRARIES = {"cutlass": "cutlass"}
 """The header library that an expansion is compiled with; see `CudaTarget.libraries`."""
 LEAST_ROWS = 65
-"""Rows from which a product by wgmma is worth asking for: it multiplies 64 at a time."""
+"""Rows from which a product may be one by wgmma, which multiplies 64 at a time."""
 
 
 def wgmma_tile(

@@ -144,7 +144,7 @@ def _two_tiles(
     pairs = combinations_with_replacement(times[-1] if times else (), 2)
 
     def loss(pair: tuple[BlockTile, ...]) -> float:
-        return sum(min(time[tile] for tile in pair) / min(time.values()) for time in times)
+        return sum(min(t.get(tile, inf) for tile in pair) / min(t.values()) for t in times)
 
     return min(pairs, key=loss, default=())
 
@@ -165,6 +165,8 @@ def serves(tile: BlockTile, product: BlockProduct, target: CudaTarget) -> bool:
     """Whether a tile fits the target, and is for so many rows and this order of B."""
     of_few = product.rows <= VECTOR_ROWS
     if tile.name == "VECTOR" and tile.splits_depth == product.along_depth:
+        return False
+    if tile.unit == "wgmma" and product.rows < LEAST_ROWS:
         return False
     return tile.resident(target) > 0 and (tile.name == "VECTOR") == of_few
 
