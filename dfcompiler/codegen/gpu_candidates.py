@@ -68,7 +68,10 @@ class Candidate:
 
 
 def measurable(op: Op, types: Sequence[TensorType], batch: int, rows: int) -> Measurable | None:
-    """An operator's product with these numbers of matrices and rows; None if no tile serves it.
+    """An operator's product with these numbers of matrices and rows.
+
+    None if no tile serves it, and for what has more in it than a product and its epilogue, such as
+    a normalization of A: one kernel serves that.
 
     Raises:
         UnsupportedError: if what is fused has no kernel.
@@ -78,6 +81,8 @@ def measurable(op: Op, types: Sequence[TensorType], batch: int, rows: int) -> Me
         return None
     named = dict(zip(op.inputs, types, strict=True))
     first, *rest = op.region or (op,)
+    if first.kind != "matmul" or any(inner.kind == "matmul" for inner in rest):
+        return None
     b = named[first.inputs[1]]
     if b.layout.is_tiled:
         return None
