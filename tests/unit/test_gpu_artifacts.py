@@ -47,8 +47,8 @@ SMALL = (
     Case(
         "decode",
         torch.bfloat16,
-        lambda: DecodeStep(2, 64, 4, 2, 96, 6),
-        {"x": (1, 1, 64), "keys": (2, 1, 2, 6, 16), "values": (2, 1, 2, 6, 16)},
+        lambda: DecodeStep(2, 128, 4, 2, 96, 6),
+        {"x": (1, 1, 128), "keys": (2, 1, 2, 6, 32), "values": (2, 1, 2, 6, 32)},
     ),
 )
 
@@ -69,12 +69,14 @@ def test_cases_are_right_where_their_code_is_emulated(case: Case) -> None:
     assert error(torch.from_numpy(found.astype(np.float32)), exact) <= 1.5 * theirs
 
 
-def test_a_decode_step_rotates_queries_and_keys() -> None:
+def test_a_layer_of_a_decode_step_is_five_launches() -> None:
     case = SMALL[-1]
     program = import_model(case.module(), example_inputs=case.example(1))
-    kinds = [op.kind for op in rewritten(program, parse_target("cuda:sm_90")).program.ops()]
-    assert kinds.count("rotary") == 2  # of each layer one, for queries and keys
-    assert not {"neg", "cos", "sin"} & set(kinds)
+    ops = list(rewritten(program, parse_target("cuda:sm_90")).program.ops())
+    kernels = [op.attr("kernel", op.kind) for op in ops if not op.attr("alias", False)]
+    assert kernels == 2 * ["linear", "attention", "linear", "linear", "linear"]
+    inner = [one.kind for op in ops for one in op.region]
+    assert (inner.count("rotary"), inner.count("rms_norm"), inner.count("silu")) == (4, 4, 2)
 
 
 @pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
