@@ -17,6 +17,8 @@ from dfcompiler.target import CudaTarget
 
 CANDIDATES = 8
 """Kernels that are measured for a product."""
+STAGES = {*ACTIVATIONS, "add", "mul", "cast"}
+"""Operators of an epilogue."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Candidate:
 def measurable(op: Op, types: Sequence[TensorType], batch: int, rows: int) -> Measurable | None:
     """An operator's product with these numbers of matrices and rows.
 
-    None if no tile serves it, and for what has more in it than a product and its epilogue, such as
-    a normalization of A: one kernel serves that.
+    None if no tile serves it, and for what is more than a product and its epilogue: normalized
+    rows and gates, which one kernel serves.
 
     Raises:
         UnsupportedError: if what is fused has no kernel.
@@ -81,7 +83,7 @@ def measurable(op: Op, types: Sequence[TensorType], batch: int, rows: int) -> Me
         return None
     named = dict(zip(op.inputs, types, strict=True))
     first, *rest = op.region or (op,)
-    if first.kind != "matmul" or any(inner.kind == "matmul" for inner in rest):
+    if first.kind != "matmul" or not {inner.kind for inner in rest} <= STAGES:
         return None
     b = named[first.inputs[1]]
     if b.layout.is_tiled:

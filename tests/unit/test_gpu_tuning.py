@@ -37,6 +37,7 @@ from dfcompiler.ir import Op, Program, parse
 from dfcompiler.target import CudaTarget, parse_target
 from tests.cuda_emulation import toolkit
 from tests.cuda_emulation.sources import compile_emulated
+from tests.programs import product_text
 
 H200 = parse_target("cuda:sm_90")
 assert isinstance(H200, CudaTarget)
@@ -65,7 +66,7 @@ program p(S) {
 
 
 def plan(name: str, parts: int = 1, expansion: str = NATIVE) -> Plan:
-    (tile,) = (t for t in tiles_of(expansion, 2, COMPLETE) if t.name == name)
+    tile = next(t for t in tiles_of(expansion, 2, COMPLETE) if t.name == name)
     return Plan(0, tile, parts)
 
 
@@ -104,6 +105,16 @@ def test_what_a_product_is_measured_as() -> None:
     assert found["@v"].epilogue == Epilogue(True, "relu")
     assert found["@y"].epilogue == Epilogue()
     assert found["@v"].product == BlockProduct(1, 512, 512, 256, 2)
+
+
+def test_more_than_a_product_is_not_measured() -> None:
+    source = product_text(x="bf16[8, 64]", w="bf16[64, 64]", y="bf16[8, 64]")
+    (op,) = parse(source).ops()
+    types = [parse(source).containers[i].type for i in (0, 1)]
+    half = Op("%half", op.type, "slice", ("%0",))
+    gate = Op("@y", op.type, "fused", op.inputs, region=(op.with_result("%0"), half))
+    assert measurable(op, types, 1, 8) is not None
+    assert measurable(gate, types, 1, 8) is None
 
 
 def one_of(op: Op, types: Mapping[str, object]) -> Measurable:
