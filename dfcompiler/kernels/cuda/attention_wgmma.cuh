@@ -16,10 +16,10 @@
 //   ≤ 64   any   128 × 128    40, 232          128          83,056       16 + 2·16 + 2·16 KB
 //
 // One block a multiprocessor: its threads have all of the registers. With a mask, addresses and
-// what is loaded of it do not fit into 160. Nothing is spilled. So that its tensor cores do not wait
-// for a next block to begin, a block takes one tile of rows after the other, and the copies of the
-// next begin before the products of this one have ended. Numbers are drawn, the longest walks of a
-// head first: causal walks differ in length.
+// what is loaded of it do not fit into 160. Nothing is spilled. So that tensor cores do not wait for
+// a next block to begin, a block takes one tile of rows after the other, and the copies of the next
+// begin before the products of this one have ended. Numbers are drawn, the longest walks of a head
+// first: causal walks differ in length.
 //
 // Cycles of a multiprocessor for a tile of keys (4096 flops, 16 exponentials, 4 × 32 instructions):
 //
@@ -35,9 +35,9 @@
 // has started. It starts those of tile n when tile n is there and its turn has come. A turn waits
 // for the turn before, in which a group may wait for copies of the same tile n and of the values of
 // n - 1 only; what these wait for is released after turn n - 1 at the latest, and without a turn.
-// So by induction over n, and over groups for one n, all ends. Each wait for a turn has one arrival:
-// all groups take turns at the same tiles, the last group passes the very first turn, and group 0
-// takes the one that is left at the end. By then every copy has been waited for by all groups.
+// So by induction over n, and over groups for one n, all ends. A wait for a turn has one arrival: all
+// groups take turns at the same tiles, the last group passes the very first turn, and group 0 takes
+// the one that is left at the end. By then every copy has been waited for by all groups.
 //
 // Asked for with {"attention": "wgmma"}: it has run in emulation only, on no device.
 #pragma once
