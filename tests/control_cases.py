@@ -45,7 +45,7 @@ program until(N) {
   output @flag: bool[]
   state start {
     @count: i64[] = constant {value = 0}
-    @flag: bool[] = constant {value = true}
+    @flag: bool[] = greater_equal @count, @limit
   }
   loop steps for t in 0..N until @flag {
     state step {
@@ -137,7 +137,7 @@ def _cache() -> tuple[Call, ...]:
 
 
 CASES: Mapping[str, Case] = {
-    "until": Case(UNTIL, (_until(4, 10, 4), _until(-1, 10, 1), _until(50, 6, 6))),
+    "until": Case(UNTIL, (_until(4, 10, 4), _until(0, 10, 0), _until(50, 6, 6))),
     "choose": Case(
         CHOOSE,
         (
@@ -148,7 +148,7 @@ CASES: Mapping[str, Case] = {
     ),
     "cache": Case(CACHE, _cache()),
 }
-"""The flag of `until` is read after each iteration only; of equal indices the last one stays."""
+"""The flag of `until` is read before each iteration; of equal indices the last one stays."""
 
 
 def check(case: Case, compiled: Runnable) -> None:

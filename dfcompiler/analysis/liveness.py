@@ -122,8 +122,8 @@ def _extend_loop(loop: Loop, first: int, spans: dict[str, tuple[int, int]]) -> i
     after = _extend(loop.body, first, inside)
     last = max(first, after - 1)
     if loop.until:
-        _use(loop.until, last, last, inside)
-    fresh = _written_first(loop.body)
+        _use(loop.until, first, last, inside)
+    fresh = _written_first(loop.body) - {loop.until}
     for name, (start, end) in inside.items():
         if name in fresh and name not in spans:
             _use(name, start, end, spans)
@@ -144,8 +144,8 @@ def _written_first(blocks: tuple[Block, ...]) -> set[str]:
                 for op in ops:
                     read.update(n for n in op.inputs if n.startswith("@") and n not in written)
                     written.add(op.result)
-            case Loop(body=body):
-                read.update(_touched(body) - written)
+            case Loop(body=body, until=until):
+                read.update({until, *_touched(body)} - written)
             case Branch(condition=condition, then=then, orelse=orelse):
                 read.update({condition, *_touched(then), *_touched(orelse)} - written)
     return written - read

@@ -135,10 +135,10 @@ class _Run:
 
     def loop(self, loop: Loop) -> None:
         for value in range(self.value(loop.start), self.value(loop.stop)):
-            self.bindings[loop.variable] = value
-            self.blocks(loop.body)
             if loop.until and bool(self.memory[loop.until.removeprefix("@")]):
                 break
+            self.bindings[loop.variable] = value
+            self.blocks(loop.body)
         self.bindings.pop(loop.variable, None)
 
     def value(self, dim: Dim) -> int:

@@ -146,7 +146,7 @@ class Loop:
     """``loop name for variable in start..stop until @flag``: blocks repeated in order.
 
     The variable is a symbol inside the body. `until` names a rank-0 bool container that is read
-    after each iteration and ends the loop when it is true.
+    before each iteration, the first one too, and ends the loop when it is true.
     """
 
     name: str

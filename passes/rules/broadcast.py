@@ -81,14 +81,13 @@ def sink_reshape(sweep: Sweep, op: Op) -> Op | None:
     inputs: list[str] = []
     for name in op.inputs:
         other, found = sweep.producer(name, "reshape"), sweep.shape_of(name)
-        if not found or (keeps_last and len(found) == 1 and equal(found[0], shape[-1])):
+        moves = other is not None and same_shape(found, op.type.shape)
+        if other is not None and moves and same_shape(sweep.shape_of(other.inputs[0]), shape):
+            inputs.append(other.inputs[0])
+        elif not found or (keeps_last and len(found) == 1 and equal(found[0], shape[-1])):
             inputs.append(name)
-            continue
-        if other is None or not same_shape(found, op.type.shape):
+        else:
             return None
-        if not same_shape(sweep.shape_of(other.inputs[0]), shape):
-            return None
-        inputs.append(other.inputs[0])
     return as_kind(op, "reshape", sweep.emit(op.kind, inputs, op.attrs, source=op.source))
 
 

@@ -416,6 +416,7 @@ def test_temporaries_live_over_the_state_machine() -> None:
   state start {
     @before: f32[4] = exp @x
     @carried: f32[4] = neg @x
+    @stop: bool[] = constant {value = false}
   }
   loop steps for i in 0..5 until @stop {
     state one {
@@ -423,7 +424,7 @@ def test_temporaries_live_over_the_state_machine() -> None:
     }
     state two {
       @carried: f32[4] = exp @local
-      @stop: bool[] = constant {value = false}
+      @stop: bool[] = constant {value = true}
     }
     state three {
       @late: f32[4] = abs @carried
@@ -442,13 +443,13 @@ def test_temporaries_live_over_the_state_machine() -> None:
         )
     )
     found = {life.name[1:]: (life.start, life.end) for life in container_lifetimes(program)}
-    # Operators: 0, 1 | loop 2, 3, 4, 5 | branch 6, 7.
+    # Operators: 0, 1, 2 | loop 3, 4, 5, 6 | branch 7, 8.
     assert found == {
-        "carried": (1, 7),  # read in the loop before it is written there, and after it
-        "local": (2, 3),  # written and read within one iteration
-        "before": (0, 5),  # read by every iteration: to the end of the loop
-        "late": (5, 6),
-        "stop": (4, 5),
+        "carried": (1, 8),  # read in the loop before it is written there, and after it
+        "local": (3, 4),  # written and read within one iteration
+        "before": (0, 6),  # read by every iteration: to the end of the loop
+        "late": (6, 7),
+        "stop": (2, 6),  # read before every iteration
     }
 
 

@@ -26,6 +26,7 @@ MACHINE = parse(
     %0: i64[] = constant {value = 1}
     @calls: i64[] = add @calls, %0
     @n: i64[] = copy @calls
+    @stop: bool[] = constant {value = false}
   }
   loop steps for i in 1..100 until @stop {
     state step {

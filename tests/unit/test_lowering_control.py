@@ -62,6 +62,9 @@ def test_loops_nest_and_share_the_name_of_their_variable() -> None:
             @y: i64[N, 4] = constant {value = 0}
           }
           loop rows for i in 0..N {
+            state row {
+              @stop: bool[] = constant {value = false}
+            }
             loop columns for j in i..4 until @stop {
               state cell {
                 %0: i64[1] = iota {start = j}

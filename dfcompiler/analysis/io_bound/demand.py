@@ -102,13 +102,12 @@ class _Demand:
                     self.loop(block)
 
     def loop(self, loop: Loop) -> None:
-        """Every iteration runs; where a flag may end the loop, the first one, and the flag."""
+        """Every iteration runs; where a flag may end the loop none is known to, as in a branch."""
         values = self.concrete.iterations(loop)
-        if loop.until and len(values) > 1:
-            # What the body writes may come from any iteration.
+        if loop.until and values:
             self.forget(_written(loop.body))
             self.containers[loop.until].add(())
-            values = values[:1]
+            return
         same = not _varies(loop)
         for value in reversed(values):
             before = self.known()
