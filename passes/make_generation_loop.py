@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dfcompiler.errors import UsageError
 from dfcompiler.ir import Container, DType, Loop, Op, Program, Role, State, Symbol, TensorType
-from dfcompiler.ir.dims import free_symbols, symbol
+from dfcompiler.ir.dims import Dim, free_symbols, symbol
 from dfcompiler.ir.rewrite import Builder, substitute_symbols
 from dfcompiler.pipeline import Decline, Pass
+from passes.rules.end_tokens import EndTokens
+from passes.rules.names import unused
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class MakeGenerationLoop(Pass):
     is a whole generation. After a call the cache holds the prompt and all new tokens but the last;
     a following call goes on from there with that token as its prompt.
 
+    With end tokens the loop goes on ``until @stopped``, when each row of the batch has had one, and
+    the program has one output more: ``@lengths: i64[batch]``, the tokens of each row in front of
+    its end token, N where there is none. Behind it the row is filled with the first of the end
+    tokens. The cache never holds the token with which the loop stopped.
+
     The pipeline `generation` begins with it; others leave it out, since it changes what the
     program gives.
 
@@ -41,6 +49,8 @@ class MakeGenerationLoop(Pass):
         logits: the output with the scores of the next token, [batch, V].
         tokens: name of the new output.
         count: name of the new symbol.
+        end_tokens: ids of the tokens that end a row; none: every row has N tokens.
+        lengths: name of the output with the tokens in front of them.
     """
 
     name: ClassVar[str] = "make-generation-loop"
@@ -49,28 +59,35 @@ class MakeGenerationLoop(Pass):
     logits: str = "logits"
     tokens: str = "tokens"
     count: str = "N"
+    end_tokens: Sequence[int] = ()
+    lengths: str = "lengths"
 
     def run(self, program: Program, decline: Decline) -> Program:
         state, sequence = self._step(program)
         prompt = program.container(self.ids).type
         token = TensorType(DType.I64, (prompt.shape[0], 1))
-        tokens = TensorType(DType.I64, (prompt.shape[0], symbol(self.count)))
+        result = TensorType(DType.I64, (prompt.shape[0], symbol(self.count)))
+        tokens = Container(Role.OUTPUT, self.tokens, result)
         names = {c.name for c in program.containers} | {s.name for s in program.symbols}
-        previous, variable = _unused("token", names), _unused("t", names)
-        containers = (
-            *program.containers,
-            Container(Role.OUTPUT, self.tokens, tokens),
-            Container(Role.TEMP, previous, token),
-        )
+        previous, variable = unused("token", names), unused("t", names)
+        last = Container(Role.TEMP, previous, token)
+        ends = EndTokens.of(self.end_tokens, last, self.lengths, names)
+        containers = (*program.containers, tokens, last, *(ends.containers if ends.ids else ()))
         types = {f"@{c.name}": c.type for c in containers}
         chosen = self._pick(types, f"@{previous}")
-        first = Op(f"@{self.tokens}", tokens, "expand", (f"@{previous}",))
+        if ends.ids:
+            first = [*ends.begin(tokens), *self._place(types, f"@{previous}", 0)]
+            then = ends.advance()
+        else:
+            first, then = [Op(f"@{self.tokens}", result, "expand", (f"@{previous}",))], []
         step = substitute_symbols(state.ops, {sequence: 1})
         renamed = [op.renamed({f"@{self.ids}": f"@{previous}"}) for op in step]
-        decode = (*renamed, *chosen, *self._append(types, f"@{previous}", variable))
+        place = self._place(types, f"@{previous}", symbol(variable))
+        decode = State("decode", (*renamed, *chosen, *then, *place))
+        until = f"@{ends.stopped.name}" if ends.ids else ""
         body = (
-            State("prefill", (*state.ops, *chosen, first)),
-            Loop("generate", variable, 1, symbol(self.count), (State("decode", decode),)),
+            State("prefill", (*state.ops, *chosen, *first)),
+            Loop("generate", variable, 1, symbol(self.count), (decode,), until),
         )
         longest = next(s.maximum for s in program.symbols if s.name == sequence)
         symbols = (*program.symbols, Symbol(self.count, longest))
@@ -83,10 +100,10 @@ class MakeGenerationLoop(Pass):
         builder.op("reshape", [best], type=types[into], result=into)
         return builder.ops
 
-    def _append(self, types: dict[str, TensorType], token: str, variable: str) -> list[Op]:
-        """Writes the token at the loop's position of the result."""
+    def _place(self, types: dict[str, TensorType], token: str, position: Dim) -> list[Op]:
+        """Writes the token at a position of the result."""
         builder = Builder(types, prefix="%place")
-        place = builder.op("dim", (), {"value": symbol(variable)}, type=TensorType(DType.I64))
+        place = builder.op("dim", (), {"value": position}, type=TensorType(DType.I64))
         index = builder.op("reshape", [place], type=TensorType(DType.I64, (1,)))
         result = f"@{self.tokens}"
         builder.op("index_copy", [result, index, token], {"axis": 1}, result=result)
@@ -102,8 +119,9 @@ class MakeGenerationLoop(Pass):
         for name, role in ((self.ids, Role.INPUT), (self.logits, Role.OUTPUT)):
             if name not in table or table[name].role is not role:
                 raise UsageError(f"the program has no {role.value} @{name}", hint="name it")
-        if self.tokens in table or self.count in {s.name for s in program.symbols}:
-            raise UsageError(f"the names {self.tokens} and {self.count} must be new")
+        new = [self.tokens, *([self.lengths] if self.end_tokens else [])]
+        if not table.keys().isdisjoint(new) or self.count in {s.name for s in program.symbols}:
+            raise UsageError(f"the names {', '.join(new)} and {self.count} must be new")
         others = [f"@{c.name}" for c in program.inputs if c.name != self.ids]
         if others:
             raise UsageError(f"the step also takes {', '.join(others)}; expected @{self.ids} alone")
@@ -126,9 +144,3 @@ class MakeGenerationLoop(Pass):
                 f"@{sized[-1].name} is sized by {sequence}; expected @{self.ids} alone"
             )
         return program.body[0], sequence
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name

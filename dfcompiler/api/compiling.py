@@ -49,6 +49,7 @@ def compile(  # noqa: A001
     profile: bool = False,
     tune: bool = False,
     expansions: Mapping[str, str] | None = None,
+    end_tokens: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> Model:
     """Compiles a model and loads the artifact.
@@ -75,6 +76,7 @@ def compile(  # noqa: A001
             for a GPU on one, which has to be there.
         expansions: the implementation of all operators of a kind, such as ``{"matmul": "wgmma"}``;
             without it each takes the one that is expected to be fastest.
+        end_tokens: for the pipeline ``generation``: ids of the tokens that end a text.
         progress: called at the start of every stage.
 
     Raises:
@@ -95,6 +97,7 @@ def compile(  # noqa: A001
         profile,
         tune,
         expansions,
+        end_tokens,
     )
     if out is not None:
         return load_later(compile_artifact(model, out, options, progress).path)
@@ -203,7 +206,9 @@ def _build(
     )
     program = specialize(program, given.shapes, given.limits)
     stages("optimize", program)
-    result = rewritten(program, machine, given.pipeline, given.precision, given.expansions)
+    result = rewritten(
+        program, machine, given.pipeline, given.precision, given.expansions, given.end_tokens
+    )
     if given.tune:
         stages("tune", result.program)
         result = tuned(result, machine)

@@ -39,6 +39,7 @@ def rewritten(
     pipeline: PipelineLike = None,
     precision: str = "f32",
     expansions: Mapping[str, str] | None = None,
+    end_tokens: Sequence[int] = (),
 ) -> Rewritten:
     """Runs a pipeline like `optimize`, but measures and checks claims when that is asked for.
 
@@ -48,7 +49,7 @@ def rewritten(
         UsageError: if the pipeline does not exist.
         DfcError: from a pass, saying which one.
     """
-    whole = resolve_pipeline(pipeline, target, precision)
+    whole = resolve_pipeline(pipeline, target, precision, end_tokens)
     return _with_expansion(whole, (expansions or {}).get("matmul", "")).rewrite(program)
 
 
@@ -67,8 +68,15 @@ def _with_expansion(pipeline: Pipeline, expansion: str) -> Pipeline:
     )
 
 
-def resolve_pipeline(pipeline: PipelineLike, target: Target, precision: str = "f32") -> Pipeline:
+def resolve_pipeline(
+    pipeline: PipelineLike,
+    target: Target,
+    precision: str = "f32",
+    end_tokens: Sequence[int] = (),
+) -> Pipeline:
     """The pipeline of a name, a TOML file, or a list of passes.
+
+    Precision and end tokens are for pipelines that have a name.
 
     Raises:
         UsageError: if there is none.
@@ -79,7 +87,7 @@ def resolve_pipeline(pipeline: PipelineLike, target: Target, precision: str = "f
     if isinstance(pipeline, Pipeline):
         return pipeline
     if pipeline is None or (isinstance(pipeline, str) and not pipeline.endswith(".toml")):
-        return named(pipeline or "default", target, precision)
+        return named(pipeline or "default", target, precision, end_tokens)
     if isinstance(pipeline, str | Path):
         return assemble(read_steps(Path(pipeline)), target)
     steps = [one for one in pipeline if not isinstance(one, Pass)]

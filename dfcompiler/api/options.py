@@ -35,6 +35,7 @@ class Options:
     profile: bool = False
     tune: bool = False
     expansions: Mapping[str, str] | None = None
+    end_tokens: Sequence[int] = ()
 
     def machine(self) -> Target:
         """The target that the compilation is for.
@@ -50,11 +51,13 @@ class Options:
         Raises:
             UnsupportedError: if there is no such precision.
             UsageError: if the precision does not go with the pipeline, what is to be measured not
-                with the target, an expansion is not the target's, or the tokenizer is none.
+                with the target, an expansion is not the target's, end tokens not with the
+                pipeline, or the tokenizer is none.
             DeviceError: if kernels are to be measured on a GPU that is not there.
         """
         self._check_precision()
         self._check_measuring()
+        self._check_end_tokens()
         if self.expansions:
             from dfcompiler.lowering.backends import check_expansions
 
@@ -84,6 +87,7 @@ class Options:
             "profile": self.profile,
             "expansions": dict(self.expansions or {}),
             "force": self.force,
+            "end_tokens": list(self.end_tokens),
         }
 
     def _check_measuring(self) -> None:
@@ -99,6 +103,16 @@ class Options:
                     hint="leave out --tune, or --expansion matmul=…",
                 )
             device_of(target)
+
+    def _check_end_tokens(self) -> None:
+        if self.end_tokens and self.pipeline != "generation":
+            raise UsageError(
+                f"end tokens are for the pipeline generation; this one is "
+                f"{self.pipeline or 'default'}",
+                hint="give --pipeline generation, or the option end_tokens of make-generation-loop",
+            )
+        if any(number < 0 for number in self.end_tokens):
+            raise UsageError(f"found the end tokens {list(self.end_tokens)}; expected ids from 0")
 
     def _check_precision(self) -> None:
         from passes.pipelines import PRECISIONS

@@ -39,6 +39,10 @@ def compile_command(
         Optional[Path],  # noqa: UP045
         typer.Option("--tokenizer", metavar="FILE", help="tokenizer.json to keep in the artifact."),
     ] = None,
+    end_token: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--end-token", metavar="ID", help="A token that ends a generated text."),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Measure every operator while running.")
     ] = False,
@@ -66,6 +70,7 @@ def compile_command(
         profile=profile,
         tune=tune,
         expansions=parse_names(expansion, "--expansion"),
+        end_tokens=tuple(end_token or ()),
     )
     with warnings.catch_warnings(record=True) as caught, progress_bar(session) as bar:
         warnings.simplefilter("default", TuningWarning)

@@ -53,7 +53,7 @@ def generate_command(
             _write("\n")
     elapsed_s = time.perf_counter() - started
     if session.log.is_terminal:
-        session.log.print(f"{tokens / elapsed_s:.0f} tokens/s", style="dim")
+        session.log.print(f"{len(found) / elapsed_s:.0f} tokens/s", style="dim")
     data = {
         "command": "generate",
         "prompt_tokens": ids,
@@ -66,6 +66,8 @@ def generate_command(
 
 def generate(model: Any, ids: list[int], count: int) -> Iterator[list[int]]:
     """Token ids as they come: the prompt's successor first, then a few with every call.
+
+    A model that was compiled with end tokens ends at the first of them, which is not given.
 
     Raises:
         UsageError: after the last token that fits the model's context.
@@ -82,8 +84,12 @@ def generate(model: Any, ids: list[int], count: int) -> Iterator[list[int]]:
                 f"the model's context of {context} tokens is full, {missing} more do not fit",
                 hint="ask for fewer --tokens or shorten the prompt",
             )
-        tokens = model.run({"ids": given}, N=wanted)["tokens"]
-        yield [int(token) for token in tokens[0]]
+        outputs = model.run({"ids": given}, N=wanted)
+        tokens = outputs["tokens"]
+        length = int(outputs["lengths"][0]) if "lengths" in outputs else wanted
+        yield [int(token) for token in tokens[0, :length]]
+        if length < wanted:
+            return
         given, missing, free = tokens[:, -1:], missing - wanted, free - wanted
 
 

@@ -11,9 +11,10 @@ import pytest
 import dfcompiler as dfc
 from dfcompiler.cli import main
 from dfcompiler.cli.generate import load_tokenizer
-from dfcompiler.errors import InputError
+from dfcompiler.errors import InputError, UsageError
 from dfcompiler.runtime import Model
 from models import glassllm
+from tests.end_to_end.test_glassllm import PROMPTS as REFERENCE_PROMPTS
 from tests.end_to_end.test_glassllm import reference
 
 TOKENS = 60
@@ -102,3 +103,50 @@ def test_the_command_says_when_the_context_is_full(
 def test_a_tokenizer_is_needed(small_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(small_artifact), "--prompt", "x"]) == 2
     assert "no tokenizer.json" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, int]:
+    """A decoder that ends at a token of the reference, and the position of that."""
+    folder = tmp_path_factory.mktemp("ended")
+    tokenizer = glassllm.write_tokenizer(folder / "tokenizer.json")
+    _, expected = reference("en")
+    place = next(i for i in range(6, TOKENS) if expected[i] not in expected[:i])
+    model = dfc.compile(
+        glassllm.step_program(),
+        out=folder / "glass.dfc",
+        pipeline="generation",
+        tokenizer=tokenizer,
+        end_tokens=(1023, expected[place]),
+    )
+    return model, place
+
+
+def test_generation_ends_at_an_end_token(ended: tuple[Model, int]) -> None:
+    (ids, expected), (model, place) = reference("en"), ended
+    # In the middle, at once, with the last token, and not at all.
+    for skipped, count in ((0, TOKENS), (place, 9), (place - 3, 4), (0, place)):
+        model.reset()
+        prompt = np.array([[*ids, *expected[:skipped]]], np.int64)
+        found = model.run({"ids": prompt}, N=count)
+        length = min(place - skipped, count)
+        assert found["lengths"].tolist() == [length]
+        made = expected[skipped : place + 1][:count]
+        assert found["tokens"][0].tolist() == made + [1023] * (count - len(made))
+        # The cache holds what came before the last token: a call goes on from there.
+        after = model.run({"ids": np.array([made[-1:]], np.int64)}, N=1)["tokens"]
+        assert after[0].tolist() == [expected[skipped + len(made)]]
+
+
+def test_the_command_stops_in_front_of_the_end_token(
+    ended: tuple[Model, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (_, expected), (model, place) = reference("en"), ended
+    prompt = ["--prompt", REFERENCE_PROMPTS["en"], "--tokens", "50", "--format", "json"]
+    assert main(["generate", str(model.path), *prompt]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == expected[:place]
+
+
+def test_end_tokens_are_for_generation(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="end tokens are for the pipeline generation"):
+        dfc.compile(glassllm.step_program(), out=tmp_path / "x.dfc", end_tokens=(3,))

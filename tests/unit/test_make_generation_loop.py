@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ program step(S <= 16) {
 """
 
 
-def looped(text: str = STEP, **options: str) -> Program:
+def looped(text: str = STEP, **options: Any) -> Program:
     return verify(MakeGenerationLoop(**options).run(parse(text), lambda op, reason: None))
 
 
@@ -94,3 +96,34 @@ def test_programs_that_are_no_step(old: str, new: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         MakeGenerationLoop().run(parse(STEP.replace(old, new)), lambda op, reason: None)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(("ids", "count"), [([1, 2, 3], 12), ([5], 1), ([6], 9)])
+@pytest.mark.parametrize("ends", [[6], [3, 5], [0], [100]])
+def test_it_ends_at_end_tokens(ids: list[int], count: int, ends: list[int]) -> None:
+    program = looped(end_tokens=ends)
+    persistent: dict[str, np.ndarray] = {}
+    outputs = interpret(
+        program, {"ids": np.array([ids])}, symbols={"N": count}, persistent=persistent
+    )
+    all_tokens = expected(ids, count)
+    length = next((i for i, token in enumerate(all_tokens) if token in ends), count)
+    assert outputs["lengths"].tolist() == [length]
+    made = all_tokens[: length + 1]
+    assert outputs["tokens"].tolist() == [made + [ends[0]] * (count - len(made))]
+    # The token that ended the call has not been read.
+    assert persistent["total"].tolist() == [sum(ids) + sum(made[:-1])]
+
+
+def test_rows_of_a_batch_end_on_their_own() -> None:
+    text = STEP.replace("i64[1, S]", "i64[3, S]").replace("[1, 7]", "[3, 7]")
+    text = text.replace("@total: i64[1]", "@total: i64[3]").replace("i64[1] =", "i64[3] =")
+    text = text.replace("i64[1, 1]", "i64[3, 1]")
+    prompts = [[1, 2, 3], [4, 4, 1], [6, 1, 1]]
+    program = looped(text, end_tokens=[6])
+    outputs = interpret(program, {"ids": np.array(prompts)}, symbols={"N": 8})
+    for row, ids in enumerate(prompts):
+        made = expected(ids, 8)
+        length = made.index(6) if 6 in made else 8
+        assert outputs["lengths"][row] == length
+        assert outputs["tokens"][row].tolist() == made[:length] + [6] * (8 - length)
