@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dfcompiler.errors import UnsupportedError, UsageError
 from dfcompiler.pipeline import Pipeline, Step, assemble, discover, extended
 from dfcompiler.target import CudaTarget, Target
@@ -11,6 +13,7 @@ __all__ = ["DEFAULT", "GENERATION", "PIPELINES", "PRECISIONS", "named"]
 
 DEFAULT = (
     "canonicalize",
+    "count-on-device",
     "fold-constants",
     "canonicalize",
     "eliminate-common-subexpressions",
@@ -50,7 +53,12 @@ GENERATION = ("make-generation-loop", *DEFAULT)
 PIPELINES: dict[str, tuple[str, ...]] = {"default": DEFAULT, "generation": GENERATION}
 
 
-def named(name: str, target: Target | None = None, precision: str = "f32") -> Pipeline:
+def named(
+    name: str,
+    target: Target | None = None,
+    precision: str = "f32",
+    end_tokens: Sequence[int] = (),
+) -> Pipeline:
     """The pipeline called `name`, with the passes that other packages add to it.
 
     Raises:
@@ -67,7 +75,11 @@ def named(name: str, target: Target | None = None, precision: str = "f32") -> Pi
     if target is not None:
         found = discover()
         order = tuple(name for name in order if target.kind in found[name].runs_on)
-    return assemble([_step(name, precision) for name in order], target)
+    options = {
+        "narrow-values": (("precision", precision),),
+        "make-generation-loop": (("end_tokens", tuple(end_tokens)),),
+    }
+    return assemble([Step(name, options.get(name, ())) for name in order], target)
 
 
 def _with_precision(order: tuple[str, ...], precision: str, on_gpu: bool) -> tuple[str, ...]:
@@ -82,10 +94,6 @@ def _with_precision(order: tuple[str, ...], precision: str, on_gpu: bool) -> tup
         )
     # Kernels are fused by then; views and layouts follow the types that it gives.
     return _before("select-layout", "lower-precision", order)
-
-
-def _step(name: str, precision: str) -> Step:
-    return Step(name, (("precision", precision),) if name == "narrow-values" else ())
 
 
 def _before(name: str, new: str, order: tuple[str, ...]) -> tuple[str, ...]:

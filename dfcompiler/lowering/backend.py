@@ -15,7 +15,7 @@ from dace import dtypes
 from dace.sdfg.state import ControlFlowRegion
 
 if TYPE_CHECKING:
-    from dfcompiler.ir.program import Op
+    from dfcompiler.ir.program import Loop, Op
     from dfcompiler.lowering.context import Context
     from dfcompiler.lowering.maps import MapBody
     from dfcompiler.lowering.profile import Stamps
@@ -38,6 +38,7 @@ class Backend:
         movement: header with checked indices and copies of rows.
         nosync: whether a state ends without waiting for the device.
         add_map: adds one map around one tasklet to a state.
+        add_loop: adds a loop, whose body a function lowers.
         condition: makes the flag of a branch readable there; C++ of its value.
         begin_arm: adds the first state of an arm of a branch to its region.
         stamps: what measures the operators of an artifact that does.
@@ -53,6 +54,7 @@ class Backend:
     movement: str
     nosync: bool
     add_map: Callable[[Context, dace.SDFGState, MapBody], None]
+    add_loop: Callable[[Context, Loop, Callable[[], None]], None]
     condition: Callable[[Context, str], str]
     begin_arm: Callable[[ControlFlowRegion, str], None]
     stamps: Callable[[Context], Stamps]

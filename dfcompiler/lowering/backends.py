@@ -9,8 +9,9 @@ from dace import dtypes
 from dfcompiler.errors import UsageError
 from dfcompiler.lowering.backend import Backend
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.control import add_loop
 from dfcompiler.lowering.cuda import attention, matmul
-from dfcompiler.lowering.cuda.control import begin_arm, fetched_flag, named
+from dfcompiler.lowering.cuda.control import add_captured_loop, begin_arm, fetched_flag, named
 from dfcompiler.lowering.cuda.maps import add_thread_map
 from dfcompiler.lowering.cuda.profile import EventStamps
 from dfcompiler.lowering.cuda.registry import CUDA_LOWERINGS
@@ -39,6 +40,7 @@ CPU = Backend(
     movement="cpu/movement.h",
     nosync=False,
     add_map=add_shared_map,
+    add_loop=add_loop,
     condition=_flag,
     begin_arm=add_barrier,
     stamps=Stamps,
@@ -57,6 +59,7 @@ CUDA = Backend(
     movement="cuda/movement.h",
     nosync=True,
     add_map=add_thread_map,
+    add_loop=add_captured_loop,
     condition=fetched_flag,
     begin_arm=begin_arm,
     stamps=EventStamps,

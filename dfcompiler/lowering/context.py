@@ -47,6 +47,7 @@ class Context:
         works: cost of each map and library node so far, in element-wise operations.
         records: one record for each operator lowered so far.
         sites: sentences about indices that may turn out bad at run time.
+        captured_loops: how many loops of the program become graphs, so far.
         instances: by family of kernels, the templates that its translation unit instantiates.
     """
 
@@ -73,6 +74,7 @@ class Context:
         self._shared: set[str] = set()
         self._headers: list[str] = []
         self.instances: dict[str, list[str]] = {}
+        self.captured_loops = 0
 
     @property
     def cpu(self) -> CpuTarget:

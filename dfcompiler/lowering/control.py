@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import dace
 from dace.properties import CodeBlock
@@ -23,13 +24,15 @@ def lower_blocks(context: Context, blocks: tuple[Block, ...], lower_op: LowerOp)
                 context.begin_state()
                 for op in block.ops:
                     lower_op(context, op)
-            case Loop():
-                _lower_loop(context, block, lower_op)
+            case Loop(body=body):
+                lower_body = partial(lower_blocks, context, body, lower_op)
+                context.backend.add_loop(context, block, lower_body)
             case Branch():
                 _lower_branch(context, block, lower_op)
 
 
-def _lower_loop(context: Context, loop: Loop, lower_op: LowerOp) -> None:
+def add_loop(context: Context, loop: Loop, lower_body: Callable[[], None]) -> None:
+    """A loop that the code runs itself, iteration by iteration."""
     variable = sdfg_name(loop.variable)
     region = LoopRegion(
         context.label(loop.name),
@@ -40,14 +43,14 @@ def _lower_loop(context: Context, loop: Loop, lower_op: LowerOp) -> None:
     )
     context.append(region)
     outer = context.enter(region)
-    lower_blocks(context, loop.body, lower_op)
     if loop.until:
         _break_if(context, loop)
+    lower_body()
     context.leave(outer)
 
 
 def _break_if(context: Context, loop: Loop) -> None:
-    """Ends the iteration with a test: the flag is read after the body, never before the first."""
+    """Begins the iteration with a test of the flag."""
     condition = _condition(context, loop.until)
     block = ConditionalBlock(context.label(f"{loop.name}_until"))
     context.append(block)

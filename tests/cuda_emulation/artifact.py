@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cuda_emulation.sources import CACHE, HERE, compile_emulated
+from tests.cuda_emulation.sources import CACHE, compile_emulated
 
 
 def emulate_artifact(
@@ -33,7 +33,6 @@ def emulate_artifact(
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in headers.items():
         (folder / name).write_text(text)
-    units["graphs.cpp"] = (HERE / "graphs.cpp").read_text()
     library = compile_emulated(units, [f"-I{folder}"])
     shutil.copytree(artifact, out)
     shutil.copyfile(library, out / "model.so")

@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "engine.h"
+#include "streams.h"
 
 #undef __global__
 #undef __device__
@@ -61,24 +62,26 @@ struct Call {
 
 template <class... Parameters>
 cudaError_t launch_call(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
-                        std::tuple<Parameters...> arguments) {
-  Call<Parameters...> call{kernel, arguments};
-  return launch(reinterpret_cast<const void*>(kernel), call.run, &call, grid, block, shared);
+                        cudaStream_t stream, std::tuple<Parameters...> arguments) {
+  const void* function = reinterpret_cast<const void*>(kernel);
+  return enqueue(stream, {function}, [=, call = Call<Parameters...>{kernel, arguments}]() mutable {
+    return launch(function, call.run, &call, grid, block, shared);
+  });
 }
 
 template <class... Parameters, std::size_t... index>
 cudaError_t launch_array(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
-                         std::size_t shared, std::index_sequence<index...>) {
+                         std::size_t shared, cudaStream_t stream, std::index_sequence<index...>) {
   return launch_call<Parameters...>(
-      kernel, grid, block, shared,
+      kernel, grid, block, shared, stream,
       {*static_cast<std::remove_reference_t<Parameters>*>(arguments[index])...});
 }
 
 // As cudaLaunchKernel, but it knows what the kernel takes.
 template <class... Parameters>
 cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
-                          std::size_t shared, cudaStream_t) {
-  return launch_array(kernel, grid, block, arguments, shared,
+                          std::size_t shared, cudaStream_t stream) {
+  return launch_array(kernel, grid, block, arguments, shared, stream,
                       std::index_sequence_for<Parameters...>());
 }
 
@@ -107,6 +110,10 @@ inline int __syncthreads_and(int predicate, emulation::Place place = emulation::
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __threadfence_system() {}
+
+inline void cudaGraphSetConditional(cudaGraphConditionalHandle handle, unsigned value) {
+  emulation::set_condition(handle, value);
+}
 
 #include "one_thread.h"
 #include "warps.h"

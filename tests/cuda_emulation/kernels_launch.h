@@ -9,7 +9,7 @@ namespace dfc::cuda {
 
 template <class... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
-                   cudaStream_t, std::type_identity_t<Parameters>... arguments) {
+                   cudaStream_t stream, std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   if (shared_bytes > 0) {
     const cudaError_t error = cudaFuncSetAttribute(
@@ -17,7 +17,8 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
         static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return error;
   }
-  return emulation::launch_call<Parameters...>(kernel, grid, block, shared_bytes, {arguments...});
+  return emulation::launch_call<Parameters...>(kernel, grid, block, shared_bytes, stream,
+                                               {arguments...});
 }
 
 }  // namespace dfc::cuda

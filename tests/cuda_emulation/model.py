@@ -23,11 +23,19 @@ from tests.cuda_emulation.sources import compile_emulated
 
 _FAILURE = """
 #include "cuda/check.h"
+#include "cuda/loop.h"
 extern "C" int emulated_failure(const char** step) {
   *step = dfc::cuda::failure().step;
   return dfc::cuda::failure().code;
 }
-extern "C" void emulated_clear_failure() { dfc::cuda::clear_failure(); }
+extern "C" void emulated_begin_call() {
+  static std::vector<cudaGraphExec_t> kept;
+  static dfc::cuda::Loops loops;
+  dfc::cuda::forget_loops(&kept);
+  loops.kept = &kept;
+  dfc::cuda::loops_of_call() = &loops;
+  dfc::cuda::clear_failure();
+}
 """
 
 
@@ -104,7 +112,7 @@ class EmulatedModel:
         step = ctypes.c_char_p()
 
         def run() -> None:
-            functions.emulated_clear_failure()
+            functions.emulated_begin_call()
             handle = ctypes.c_void_p(init(*first))
             call(handle, *pointers, *values)
             functions[f"__dace_exit_{name}"](handle)

@@ -10,6 +10,7 @@
 
 #include "engine.h"
 #include "memory.h"
+#include "streams.h"
 #include "tensor_maps.h"
 
 namespace {
@@ -21,6 +22,15 @@ long streams = 0, events = 0;
 cudaError_t done(cudaError_t error) {
   if (error != cudaSuccess) last = error;
   return error;
+}
+
+// Memory that a GPU does not see.
+bool is_pageable(const void* pointer) {
+  if (emulation::is_device_memory(pointer)) return false;
+  auto found = pinned.upper_bound(const_cast<void*>(pointer));
+  if (found == pinned.begin()) return true;
+  --found;
+  return static_cast<const char*>(pointer) >= static_cast<char*>(found->first) + found->second;
 }
 
 // A handle that is not null and not memory.
@@ -41,6 +51,7 @@ EMULATED const char* CUDARTAPI cudaGetErrorString(cudaError_t error) {
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
     case cudaErrorNotSupported: return "operation not supported";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
     default: return "an error";
   }
 }
@@ -93,7 +104,10 @@ EMULATED cudaError_t CUDARTAPI cudaGetDriverEntryPointByVersion(
   *outcome = found ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
-EMULATED cudaError_t CUDARTAPI cudaDeviceSynchronize() { return last; }
+EMULATED cudaError_t CUDARTAPI cudaDeviceSynchronize() {
+  const cudaError_t error = emulation::wait_for_device();
+  return error == cudaSuccess ? last : error;
+}
 EMULATED cudaError_t CUDARTAPI cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute,
                                                     int value) {
   const bool known = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize;
@@ -105,10 +119,17 @@ EMULATED cudaError_t CUDARTAPI cudaFuncSetAttribute(const void* kernel, cudaFunc
 // ---------------------------------------------------------------------------------------- memory
 
 EMULATED cudaError_t CUDARTAPI cudaMalloc(void** memory, std::size_t bytes) {
+  if (const cudaError_t error = emulation::may_allocate()) return done(error);
   *memory = emulation::allocate(bytes, 256);
   return done(*memory ? cudaSuccess : cudaErrorMemoryAllocation);
 }
+EMULATED cudaError_t CUDARTAPI cudaMemGetInfo(std::size_t* free_there, std::size_t* all) {
+  *free_there = std::size_t(1) << 30;
+  *all = std::size_t(1) << 31;
+  return cudaSuccess;
+}
 EMULATED cudaError_t CUDARTAPI cudaFree(void* memory) {
+  if (const cudaError_t error = emulation::may_allocate()) return done(error);
   return done(!memory || emulation::release(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 EMULATED cudaError_t CUDARTAPI cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {
@@ -142,22 +163,27 @@ EMULATED cudaError_t CUDARTAPI cudaPointerGetAttributes(cudaPointerAttributes* f
                                                      : cudaMemoryTypeUnregistered;
   return cudaSuccess;
 }
-EMULATED cudaError_t CUDARTAPI cudaMemcpy(void* to, const void* from, std::size_t bytes,
-                                          cudaMemcpyKind) {
-  std::memmove(to, from, bytes);
-  return cudaSuccess;
-}
 EMULATED cudaError_t CUDARTAPI cudaMemcpyAsync(void* to, const void* from, std::size_t bytes,
-                                               cudaMemcpyKind kind, cudaStream_t) {
-  return cudaMemcpy(to, from, bytes, kind);
+                                               cudaMemcpyKind, cudaStream_t stream) {
+  return emulation::enqueue(stream, {nullptr, is_pageable(to) || is_pageable(from)}, [=] {
+    std::memmove(to, from, bytes);
+    return cudaSuccess;
+  });
 }
-EMULATED cudaError_t CUDARTAPI cudaMemset(void* to, int value, std::size_t bytes) {
-  std::memset(to, value, bytes);
-  return cudaSuccess;
+EMULATED cudaError_t CUDARTAPI cudaMemcpy(void* to, const void* from, std::size_t bytes,
+                                          cudaMemcpyKind kind) {
+  const cudaError_t error = emulation::wait_for_device();
+  return error == cudaSuccess ? cudaMemcpyAsync(to, from, bytes, kind, nullptr) : error;
 }
 EMULATED cudaError_t CUDARTAPI cudaMemsetAsync(void* to, int value, std::size_t bytes,
-                                               cudaStream_t) {
-  return cudaMemset(to, value, bytes);
+                                               cudaStream_t stream) {
+  return emulation::enqueue(stream, {nullptr, is_pageable(to)}, [=] {
+    std::memset(to, value, bytes);
+    return cudaSuccess;
+  });
+}
+EMULATED cudaError_t CUDARTAPI cudaMemset(void* to, int value, std::size_t bytes) {
+  return cudaMemsetAsync(to, value, bytes, nullptr);
 }
 
 // ----------------------------------------------------------------------------- streams and events
@@ -170,18 +196,11 @@ EMULATED cudaError_t CUDARTAPI cudaStreamCreate(cudaStream_t* stream) {
   return cudaStreamCreateWithFlags(stream, 0);
 }
 EMULATED cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-EMULATED cudaError_t CUDARTAPI cudaStreamSynchronize(cudaStream_t) { return last; }
+EMULATED cudaError_t CUDARTAPI cudaStreamSynchronize(cudaStream_t stream) {
+  const cudaError_t error = emulation::wait_for(stream);
+  return error == cudaSuccess ? last : error;
+}
 EMULATED cudaError_t CUDARTAPI cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
-  return cudaSuccess;
-}
-EMULATED cudaError_t CUDARTAPI cudaStreamIsCapturing(cudaStream_t,
-                                                     cudaStreamCaptureStatus* status) {
-  *status = cudaStreamCaptureStatusNone;
-  return cudaSuccess;
-}
-EMULATED cudaError_t CUDARTAPI cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
-  static cudaStreamCaptureMode current = cudaStreamCaptureModeGlobal;
-  *mode = std::exchange(current, *mode);
   return cudaSuccess;
 }
 EMULATED cudaError_t CUDARTAPI cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
@@ -198,4 +217,7 @@ EMULATED cudaError_t CUDARTAPI cudaEventElapsedTime(float* milliseconds, cudaEve
 }
 EMULATED cudaError_t CUDARTAPI cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 EMULATED cudaError_t CUDARTAPI cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-EMULATED cudaError_t CUDARTAPI cudaEventSynchronize(cudaEvent_t) { return last; }
+EMULATED cudaError_t CUDARTAPI cudaEventSynchronize(cudaEvent_t) {
+  emulation::wait_for(nullptr);
+  return last;
+}

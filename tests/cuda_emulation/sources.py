@@ -30,7 +30,10 @@ _REPLACED = {
 _PRECOMPILED = "precompiled.h"
 _ENGINE = tuple(
     f"{name}.cpp"
-    for name in ("barriers", "engine", "fibers", "memory", "products", "runtime", "tensor_maps")
+    for name in (
+        *("barriers", "engine", "fibers", "graphs", "memory", "products", "runtime"),
+        "tensor_maps",
+    )
 )
 
 _DYNAMIC = re.compile(

@@ -10,7 +10,7 @@ import pytest
 
 from dfcompiler.codegen.dace_sources import ProgramSource, generate_program
 from dfcompiler.codegen.library import PRELUDE, compile_unit
-from dfcompiler.codegen.units import program_units
+from dfcompiler.codegen.units import family_units, program_units
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir import interpret, parse
 from dfcompiler.lowering import lower
@@ -18,6 +18,7 @@ from dfcompiler.lowering.backends import CUDA
 from dfcompiler.target import parse_target
 from tests.control_cases import (
     CASES,
+    CHOOSE,
     LOOKUP,
     STORE,
     UNTIL,
@@ -97,8 +98,9 @@ def test_shared_kernels_get_their_own_arguments() -> None:
 
 def test_a_call_is_free_of_synchronization_unless_it_branches() -> None:
     assert "Synchronize" not in generated(MOVES).code
-    frame = generated(UNTIL).code
-    assert frame.count("cudaStreamSynchronize(") == 1
+    assert "Synchronize" not in generated(UNTIL).code
+    frame = generated(CHOOSE).code
+    assert frame.count("cudaStreamSynchronize(") == 2
     assert "if (host_flag0)" in frame
 
 
@@ -130,5 +132,59 @@ def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", [MOVES, UNTIL], ids=["moves", "until"])
 def test_nvcc_compiles_frame_and_kernels(text: str, target: str) -> None:
     gpu = parse_target(target)
-    for unit in program_units(generated(text), gpu):
+    lowered = lower(parse(text), gpu)
+    frame = generate_program(lowered.sdfg, PRELUDE, lowered.work)
+    for unit in (*program_units(frame, gpu), *family_units(lowered.instances)):
         assert (compile_unit(unit, gpu) / "unit.o").is_file()
+
+
+HOST = """
+program host(N) {
+  input @x: f32[N, 4]
+  output @y: f32[1, 4]
+  output @n: i64[]
+  state start {
+    @n: i64[] = constant {value = 0}
+  }
+  loop rows for i in 0..N {
+    state row {
+      @y: f32[1, 4] = slice @x {starts = [i, 0]}
+    }
+    loop again for j in 0..3 {
+      state more {
+        %0: i64[] = constant {value = 1}
+        @n: i64[] = add @n, %0
+      }
+    }
+  }
+  loop twice for k in 0..2*N {
+    loop inner for l in 0..3 {
+      state most {
+        %0: i64[] = dim {value = l}
+        @n: i64[] = add @n, %0
+      }
+    }
+  }
+}
+"""
+
+
+def test_loops_whose_variable_the_host_needs_are_the_hosts() -> None:
+    """The first loop slices by its variable, its inner one is part of it; the last is a graph."""
+    frame = generated(HOST).code
+    assert frame.count("begin_loop<false>(") == frame.count(", 0, 0, (2 * sym_N), nullptr)") == 1
+    assert frame.count("for (; DFC_NEXT_PASS(); ) {") == 1
+    for host in ("for (sym_i = 0; (sym_i < sym_N)", "for (sym_j = 0;", "for (sym_l = 0;"):
+        assert host in frame
+    measured = lower(parse(HOST), GPU, profile=True)
+    code = generate_program(measured.sdfg, PRELUDE, measured.work).code
+    assert "DFC_NEXT_PASS" not in code
+    assert "for (sym_k = 0;" in code
+
+
+@pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
+def test_loops_of_the_host_and_of_graphs_follow_each_other() -> None:
+    x = np.arange(20, dtype=np.float32).reshape(5, 4)
+    found = emulated_model(HOST).run({"x": x})
+    np.testing.assert_array_equal(found["y"], x[-1:])
+    assert found["n"] == 5 * 3 + 10 * 3

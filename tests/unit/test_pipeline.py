@@ -263,11 +263,11 @@ def test_files_that_list_no_passes(tmp_path: Path, content: bytes | None, senten
 
 
 def test_named_pipelines() -> None:
-    pipeline = named("default", parse_target("cpu:x86-64-v4"))
-    names = [one.name for one in pipeline.passes]
-    passes = discover()
-    of_cpus = [name for name in DEFAULT if "cpu" in passes[name].runs_on]
-    assert [name for name in names if name in DEFAULT] == of_cpus
+    for target in (parse_target("cpu:x86-64-v4"), parse_target("cuda:sm_90")):
+        names = [one.name for one in named("default", target).passes]
+        kinds = discover()
+        expected = [name for name in DEFAULT if target.kind in kinds[name].runs_on]
+        assert [name for name in names if name in DEFAULT] == expected
     with pytest.raises(UsageError, match="there is no pipeline quick"):
         named("quick")
 

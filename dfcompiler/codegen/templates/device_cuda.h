@@ -51,6 +51,7 @@ struct Device {
   bool pending;             // calls were enqueued and not waited for
   RunGraphs graphs;
   dfc::cuda::Profile profile;  // of an artifact that measures
+  dfc::cuda::Loops loops;
 };
 
 static int open_device(Device *device) {
@@ -69,6 +70,7 @@ static int open_device(Device *device) {
 static void close_device(Device *device) {
   if (device->own) cudaStreamSynchronize(device->own);
   forget_graphs(&device->graphs);
+  dfc::cuda::close_loops(&device->loops);
   if (device->staging) cudaFree(device->staging);
   if (device->bad_index) cudaFreeHost(device->bad_index);
   if (!device->own) return;
@@ -178,12 +180,15 @@ static int stage(Device *device, void *const *data, const int64_t *const *bytes,
 
 static int enqueue(Device *device, void *program, const Memory &memory, const int64_t *symbols) {
   const cudaStream_t stream = device->given ? device->given : device->own;
-  bool is_new = true;
-  RunGraph *graph = nullptr;
-  if (device->graphs.wanted) graph = find_graph(&device->graphs, run_key(memory, symbols), &is_new);
-  if (is_new) {
+  RunGraph *graph = find_graph(&device->graphs, run_key(memory, symbols));
+  device->loops.kept = &graph->loops;
+  device->loops.skipped = false;
+  dfc::cuda::loops_of_call() = &device->loops;
+  if (!graph->is_ready || !device->graphs.wanted) {
     use_stream(program, stream);
-    return call_checked(program, memory, symbols);
+    const int status = call_checked(program, memory, symbols);
+    graph->is_ready = graph->is_ready || (!status && !device->loops.skipped);
+    return status;
   }
   if (!graph->executable) {
     use_stream(program, device->own);  // the default stream cannot be captured

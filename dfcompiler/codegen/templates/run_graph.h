@@ -1,7 +1,9 @@
 // Calls kept as CUDA graphs: the first call with some sizes and pointers runs as it is, the second is
-// captured, and those after it replay what was captured.
+// captured, and those after it replay what was captured. Loops of a call that is not captured have
+// graphs of their own, from the first call on.
 #pragma once
 
+#include "cuda/loops.h"
 #include "gpu.h"
 
 static const int kGraphs = 8;  // of an instance; the one that was not used for longest goes
@@ -15,7 +17,9 @@ struct RunKey {
 struct RunGraph {
   RunKey key;
   int64_t used;  // number of the call that used it last; 0: this place is free
+  bool is_ready;  // everything of the call has run: kernels are loaded, plans made
   cudaGraphExec_t executable;
+  std::vector<cudaGraphExec_t> loops;
 };
 
 struct RunGraphs {
@@ -26,6 +30,7 @@ struct RunGraphs {
 
 static void forget(RunGraph *graph) {
   if (graph->executable) cudaGraphExecDestroy(graph->executable);
+  dfc::cuda::forget_loops(&graph->loops);
   *graph = RunGraph{};
 }
 
@@ -43,12 +48,11 @@ static RunKey run_key(const Memory &memory, const int64_t *symbols) {
   return key;
 }
 
-// The graph of a call; a place for it where there is none yet, and then `is_new`.
-static RunGraph *find_graph(RunGraphs *graphs, const RunKey &key, bool *is_new) {
+// The graph of a call; a place for it where there is none yet.
+static RunGraph *find_graph(RunGraphs *graphs, const RunKey &key) {
   RunGraph *oldest = &graphs->kept[0];
   for (RunGraph &graph : graphs->kept) {
-    *is_new = !graph.used || std::memcmp(&graph.key, &key, sizeof key);
-    if (!*is_new) {
+    if (graph.used && !std::memcmp(&graph.key, &key, sizeof key)) {
       graph.used = ++graphs->calls;
       return &graph;
     }
