@@ -122,10 +122,7 @@ def test_the_record_tells_what_is_read_where() -> None:
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
 def test_nvcc_compiles_the_kernels_without_spills(tmp_path: Path) -> None:
-    kinds = [
-        *(f"__nv_bfloat16, {width}, {rows}" for width, rows in ((64, 4), (64, 8), (128, 8))),
-        "float, 128, 8",
-    ]
+    kinds = ["__nv_bfloat16, 64, 4", "__nv_bfloat16, 128, 8"]
     lines = ['#include "cuda/attention_step.cuh"', "using namespace dfc::cuda;"]
     lines += [
         f"template cudaError_t dfc::cuda::attention_step<{kind}, Rotation::halves, true>"
