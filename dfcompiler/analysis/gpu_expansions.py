@@ -63,7 +63,6 @@ WGMMA_TILES: dict[str, tuple[BlockTile, ...]] = {
     # Registers: 168 a thread on average, as 384 of them share what a multiprocessor has.
     "cutlass": (
         wgmma_tile("cutlass", "WIDE", (128, 256, 4), 256, 168),
-        wgmma_tile("cutlass", "LARGE", (128, 128, 6), 128, 168),
         wgmma_tile("cutlass", "MEDIUM", (64, 128, 8), 128, 168),
     ),
 }

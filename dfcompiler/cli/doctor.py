@@ -16,6 +16,7 @@ from rich.table import Table
 from dfcompiler.cli.options import FormatOption
 from dfcompiler.cli.session import Format, Session
 from dfcompiler.codegen import find_nvcc
+from dfcompiler.codegen.cutlass import find_cutlass
 from dfcompiler.codegen.gpus import find_driver
 from dfcompiler.errors import DfcError, ToolchainError
 from dfcompiler.target import TARGETS, host_cores, parse_target
@@ -60,7 +61,7 @@ def doctor_command(
     session: Session = context.obj
     target = parse_target("cpu")
     packages = (_package(*row) for row in _PACKAGES)
-    findings = (_compiler(), _openmp(), *packages, _nvcc(), *_gpus())
+    findings = (_compiler(), _openmp(), *packages, _nvcc(), _cutlass(), *_gpus())
     missing = [one for one in findings if one.required and not one.found]
     threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or host_cores()
     with session.working("measuring the machine"):
@@ -134,6 +135,15 @@ def _nvcc() -> Finding:
     except ToolchainError as error:
         return Finding("nvcc", "", False, error.hint)
     return Finding("nvcc", f"{found} ({found.command[0]})", False, "")
+
+
+def _cutlass() -> Finding:
+    """What products by the expansion ``cutlass`` are compiled with."""
+    try:
+        found = find_cutlass()
+    except ToolchainError as error:
+        return Finding("CUTLASS", "", False, error.hint)
+    return Finding("CUTLASS", f"{found.version} ({found.home})", False, "")
 
 
 def _gpus() -> tuple[Finding, Finding]:

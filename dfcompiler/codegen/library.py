@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dace
 
+from dfcompiler.codegen.cutlass import find_cutlass
 from dfcompiler.codegen.process import run_all
 from dfcompiler.codegen.runtime_headers import RUNTIME
 from dfcompiler.codegen.store import digest, stored
@@ -37,11 +38,13 @@ class Unit:
 
     Attributes:
         suffix: ``.cu`` for one with code for a GPU.
+        needs_cutlass: whether it includes headers of CUTLASS, which are not kept with the sources.
     """
 
     name: str
     files: Mapping[str, str]
     suffix: str = ".cpp"
+    needs_cutlass: bool = False
 
     @property
     def source(self) -> str:
@@ -63,12 +66,12 @@ def compile_unit(unit: Unit, target: Target) -> Path:
     """The folder in the store with the object of a unit and the names of its headers.
 
     Raises:
-        ToolchainError: if the compiler is missing or fails.
+        ToolchainError: if the compiler is missing or fails, or CUTLASS is needed and missing.
     """
     tools = find_toolchain(target)
     key = digest(
         [
-            *("unit", unit.source, str(tools), headers_digest()),
+            *("unit", unit.source, _needed([unit], tools), headers_digest()),
             *tools.compile_flags,
             *(part for item in sorted(unit.files.items()) for part in item),
         ]
@@ -97,8 +100,10 @@ def link_library(
     _copy_headers(objects, folder)
     script = folder / "build.sh"
     names = [units[i].source for i in order]
-    roots = [name for name in _INCLUDES if (folder / name).is_dir()]
-    script.write_text(_script(names, roots, tools), encoding="utf-8")
+    includes = [f"-I{name}" for name in _INCLUDES if (folder / name).is_dir()]
+    if any(unit.needs_cutlass for unit in units):
+        includes.append('-I"${CUTLASS_HOME:?is not set to a folder with include/cutlass}/include"')
+    script.write_text(_script(names, includes, tools, _needed(units, tools)), encoding="utf-8")
     script.chmod(0o755)
 
 
@@ -115,7 +120,7 @@ def _compile(unit: Unit, tools: Toolchain, work: Path) -> None:
     for name, text in unit.files.items():
         (work / name).write_text(text, encoding="utf-8")
     command = (
-        *(*tools.command, *_flags(tools), tools.host(f"-frandom-seed={unit.source}")),
+        *(*tools.command, *_flags(unit, tools), tools.host(f"-frandom-seed={unit.source}")),
         *("-c", unit.source, "-o", _OBJECT),
     )
     names = _with_headers(command, work)
@@ -124,22 +129,30 @@ def _compile(unit: Unit, tools: Toolchain, work: Path) -> None:
         (work / name).unlink()
 
 
-def _flags(tools: Toolchain) -> tuple[str, ...]:
+def _needed(units: Sequence[Unit], tools: Toolchain) -> str:
+    """Compilers and libraries of headers, with their versions."""
+    cutlass = any(unit.needs_cutlass for unit in units)
+    return f"{tools} and {find_cutlass()}" if cutlass else str(tools)
+
+
+def _flags(unit: Unit, tools: Toolchain) -> tuple[str, ...]:
     """Options of a unit: headers where they are installed, called what the artifact calls them."""
-    maps = (tools.host(f"-ffile-prefix-map={path}={name}") for name, path in _ROOTS.items())
-    places = (f"-I{_ROOTS[name] / rest}" for name, _, rest in (i.partition("/") for i in _INCLUDES))
+    roots = _ROOTS | ({"cutlass": find_cutlass().home} if unit.needs_cutlass else {})
+    maps = (tools.host(f"-ffile-prefix-map={path}={name}") for name, path in roots.items())
+    includes = (*_INCLUDES, *(("cutlass/include",) if unit.needs_cutlass else ()))
+    places = (f"-I{roots[name] / rest}" for name, _, rest in (i.partition("/") for i in includes))
     return (*tools.compile_flags, *maps, *places)
 
 
-def _script(units: Sequence[str], roots: Sequence[str], tools: Toolchain) -> str:
+def _script(units: Sequence[str], includes: Sequence[str], tools: Toolchain, needed: str) -> str:
     return template(
         "build.sh",
         {
-            "COMPILER": str(tools),
+            "COMPILER": needed,
             "COMMAND": tools.script,
             "UNITS": " ".join(units),
             "COMPILE_FLAGS": " ".join(tools.compile_flags),
-            "INCLUDES": " ".join(f"-I{name}" for name in roots),
+            "INCLUDES": " ".join(includes),
             "SEED": tools.host('-frandom-seed="$unit"'),
             "LINK_FLAGS": " ".join(tools.link_flags),
             "OBJECTS": " ".join(f'"$objects/{unit}.o"' for unit in units),

@@ -8,10 +8,13 @@ from dfcompiler.codegen import c_api
 from dfcompiler.codegen.dace_sources import ProgramSource
 from dfcompiler.codegen.interface import Interface
 from dfcompiler.codegen.library import PRELUDE, Unit, prelude_text
+from dfcompiler.codegen.store import digest
 from dfcompiler.codegen.templates import template
 from dfcompiler.codegen.weights import WeightsTable
 from dfcompiler.target import CpuTarget, Target
 
+CUTLASS_FAMILY = "cutlass_tiles"
+"""The kernels that include CUTLASS."""
 _COMMON = ("interface.cpp", "sizes.h", "instance.h", "weights.h")
 """Of the C interface, whatever it runs on."""
 _DEVICE_FILES = {
@@ -35,11 +38,22 @@ def program_units(generated: ProgramSource, target: Target) -> list[Unit]:
 
 
 def family_units(instances: Mapping[str, Sequence[str]]) -> list[Unit]:
-    """A unit for each family of kernels, with the instances of its templates."""
-    return [
-        Unit(family, {f"{family}.cu": _family(family, instances[family])}, ".cu")
-        for family in sorted(instances)
-    ]
+    """A unit for each family of kernels, with the instances of its templates.
+
+    Kernels of CUTLASS, which nvcc takes half a minute for, are a unit each. Its name is the same in
+    every program, so that it is compiled once for all of them.
+    """
+    units = []
+    for family in sorted(instances):
+        found = sorted(set(instances[family]))
+        if family != CUTLASS_FAMILY:
+            units.append(Unit(family, {f"{family}.cu": _family(family, found)}, ".cu"))
+            continue
+        for instance in found:
+            name = f"{family}_{digest([instance])[:8]}"
+            text = _family(family, [instance])
+            units.append(Unit(name, {f"{name}.cu": text}, ".cu", needs_cutlass=True))
+    return units
 
 
 def _family(family: str, instances: Sequence[str]) -> str:
@@ -47,7 +61,7 @@ def _family(family: str, instances: Sequence[str]) -> str:
         f"// The instances of {family} that the program calls.",
         f'#include "cuda/{family}.cuh"',
     ]
-    return "\n".join([*head, "", *sorted(set(instances)), ""])
+    return "\n".join([*head, "", *instances, ""])
 
 
 def interface_unit(interface: Interface, weights: WeightsTable, target: Target) -> Unit:

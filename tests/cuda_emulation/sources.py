@@ -25,7 +25,7 @@ FLAGS = (
 _REPLACED = {
     f"{name}.h": f"kernels_{name}.h"
     for name in ("barrier", "launch", "ptx", "tma", "warp_group", "wgmma")
-}
+} | {"cutlass_tiles.cuh": "kernels_cutlass_tiles.h"}
 """Headers of ``kernels/cuda`` that the emulation has its own ones for."""
 _PRECOMPILED = "precompiled.h"
 _ENGINE = tuple(

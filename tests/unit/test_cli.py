@@ -185,8 +185,8 @@ def test_doctor_names_what_is_needed(capsys: pytest.CaptureFixture[str]) -> None
     found = run_json(capsys, "doctor")
     assert found["ceilings"]["fma_gflops"] > 0
     findings = {one["name"]: one for one in found["findings"]}
-    assert findings.keys() >= {"g++", "OpenMP", "dace", "nvcc", "CUDA driver", "GPU"}
-    for name in ("nvcc", "CUDA driver", "GPU"):
+    assert findings.keys() >= {"g++", "OpenMP", "dace", "nvcc", "CUTLASS", "CUDA driver", "GPU"}
+    for name in ("nvcc", "CUTLASS", "CUDA driver", "GPU"):
         assert not findings[name]["required"]
         assert findings[name]["found"] or findings[name]["hint"]
 

@@ -46,7 +46,14 @@ def values(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 7, 70])
 @pytest.mark.parametrize(
     ("dtype", "expansion"),
-    [("f32", "native"), ("f32", "tf32"), ("f32", "pure"), ("bf16", "native"), ("bf16", "wgmma")],
+    [
+        ("f32", "native"),
+        ("f32", "tf32"),
+        ("f32", "pure"),
+        ("bf16", "native"),
+        ("bf16", "wgmma"),
+        ("bf16", "cutlass"),
+    ],
 )
 def test_a_fused_product(dtype: str, expansion: str, rows: int) -> None:
     shapes = {"x": (rows, 24), "r": (rows, 40), "w": (24, 40), "b": (40,)}
@@ -247,7 +254,7 @@ def test_the_record_names_the_tiles_and_their_rows() -> None:
         ("f32", "cuda:sm_90", "wgmma", "wgmma is for bf16 or f16 on sm_90; this is f32"),
         ("bf16", "cuda:sm_80", "wgmma", "this is bf16 on cuda:sm_80"),
         ("bf16", "cuda:sm_90", "tf32", "tf32 is for floats, rounded to tf32; this is bf16"),
-        ("f32", "cuda:sm_90", "cutlass", "there are cublaslt, native, pure, tf32, wgmma"),
+        ("f32", "cuda:sm_90", "other", "there are cublaslt, cutlass, native, pure, tf32, wgmma"),
     ],
 )
 def test_what_has_no_kernel_is_refused(dtype: str, target: str, expansion: str, said: str) -> None:

@@ -94,6 +94,7 @@ def test_every_expansion_is_prepared(tmp_path: Path) -> None:
     assert {name: words & products for name, words in found.items()} == {
         "ours": {"mma.sync"},
         "ours_wgmma": {"wgmma"},
+        "ours_cutlass": {"mma.sync"},  # 64 rows are too few for it
         "ours_cublaslt": {"cublaslt"},
     }
     assert (tmp_path / case.onnx).is_file()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dfcompiler.codegen import store, toolchain
+from dfcompiler.codegen.cutlass import find_cutlass
 from dfcompiler.codegen.process import Background, Backgrounds, fewer_collections, run_all
 from dfcompiler.codegen.toolchain import (
     Compiler,
@@ -93,6 +94,42 @@ def test_missing_nvcc_says_how_to_install_it(no_nvcc: pytest.MonkeyPatch) -> Non
     for word in ("pip install nvidia-cuda-nvcc", "CUDA toolkit", "NVCC="):
         assert word in caught.value.hint
     find_toolchain(parse_target("cpu"))
+
+
+VERSION_H = "#define CUTLASS_MAJOR {}\n#define CUTLASS_MINOR {}\n#define CUTLASS_PATCH {}\n"
+
+
+def cutlass_in(home: Path, *version: int) -> Path:
+    """A folder that looks like CUTLASS."""
+    header = home / "include" / "cutlass" / "version.h"
+    header.parent.mkdir(parents=True)
+    header.write_text(VERSION_H.format(*version))
+    return home
+
+
+def test_missing_cutlass_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUTLASS_HOME", raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(ToolchainError, match="nvidia-cutlass is not installed") as caught:
+        find_cutlass()
+    for word in ("pip install --no-deps nvidia-cutlass==4.2.0.0", "CUTLASS_HOME"):
+        assert word in caught.value.hint
+
+
+def test_cutlass_is_a_package_or_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    packages = tmp_path / "site-packages"
+    package = cutlass_in(packages / "cutlass_library" / "source", 4, 2, 0)
+    monkeypatch.delenv("CUTLASS_HOME", raising=False)
+    monkeypatch.setattr(sys, "path", ["", str(packages)])
+    assert (find_cutlass().home, str(find_cutlass())) == (package, "CUTLASS 4.2.0")
+    monkeypatch.setenv("CUTLASS_HOME", str(cutlass_in(tmp_path / "own", 4, 2, 0)))
+    assert find_cutlass().home == tmp_path / "own"
+    monkeypatch.setenv("CUTLASS_HOME", str(cutlass_in(tmp_path / "old", 3, 9, 2)))
+    with pytest.raises(ToolchainError, match=r"is CUTLASS 3\.9\.2; expected 4\.2\.0"):
+        find_cutlass()
+    monkeypatch.setenv("CUTLASS_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(ToolchainError, match="nowhere has no include/cutlass"):
+        find_cutlass()
 
 
 def test_nvcc_is_found_where_it_may_be(no_nvcc: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 # Rebuilds model.so from the sources beside this script: build.sh [OUTPUT]
 #
 # Needs @COMPILER@ for the same bytes; another version gives the same
-# numbers up to rounding. CXX, and NVCC for a GPU, choose the compilers.
+# numbers up to rounding. CXX, and NVCC for a GPU, choose the compilers;
+# CUTLASS_HOME names the folder of CUTLASS where that is needed.
 set -eu
 cd "$(dirname "$0")"
 compiler="@COMMAND@"

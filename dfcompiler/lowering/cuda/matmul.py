@@ -15,6 +15,11 @@ from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.cuda.maps import add_launch
+from dfcompiler.lowering.cuda.matmul_cutlass import (
+    cutlass_flags,
+    cutlass_record,
+    why_not_cutlass,
+)
 from dfcompiler.lowering.cuda.matmul_kernels import (
     is_vector_plan,
     kernels_of,
@@ -46,11 +51,16 @@ IMPLEMENTATIONS: Mapping[str, str] = {
     "native": "",
     "tf32": "floats, rounded to tf32",
     "wgmma": "bf16 or f16 on sm_90",
+    "cutlass": "bf16 or f16 on sm_90",
     "cublaslt": "",
     "pure": "",
 }
 """Expansions of products, and what alone they are for; `native` is taken where none is named."""
-FAMILIES: Mapping[str, str] = {"cublaslt": "gemm_lt", "wgmma": "gemm_wgmma"}
+FAMILIES: Mapping[str, str] = {
+    "cublaslt": "gemm_lt",
+    "wgmma": "gemm_wgmma",
+    "cutlass": "gemm_cutlass",
+}
 """The header of the kernels of each expansion that has one of its own."""
 _SPACE = "dfc::cuda::"
 
@@ -72,7 +82,7 @@ def lower_product(context: Context, op: Op) -> None:
     implementation = context.expansion(op, "matmul", IMPLEMENTATIONS, chosen)
     is_float, is_hopper = op.type.dtype is DType.F32, context.gpu.arch == "90a"
     if (implementation == "tf32" and not is_float) or (
-        implementation == "wgmma" and (is_float or not is_hopper)
+        implementation in ("wgmma", "cutlass") and (is_float or not is_hopper)
     ):
         scope = IMPLEMENTATIONS[implementation]
         found_here = f"{op.type.dtype.value} on {context.gpu.name}"
@@ -95,6 +105,10 @@ def _add_launches(
     chosen: str,
 ) -> None:
     """The launcher of each expansion that the plans name, for its ranges of rows."""
+    # What CUTLASS cannot take is a product as if it had not been asked for.
+    why_not = why_not_cutlass(problem) if implementation == "cutlass" else ""
+    if why_not:
+        implementation = NATIVE if chosen == "cutlass" else chosen
     # Plans are for the kernels that the operator names.
     plans = _plans_of(context, op, problem) if implementation == chosen else ()
     calls = [
@@ -103,10 +117,15 @@ def _add_launches(
     ]
     code = _launch_code(op, found, problem, calls)
     add_launch(context, op, found.reads, code, work=_work(context, op, found))
+    if implementation == "cutlass" and not plans:
+        context.record(cutlass_record(context, op, found, problem))
+        return
     why = "measured" if op.attr("tuned", False) else "least modelled time"
     if implementation == context.expansions.get("matmul", NATIVE) != NATIVE:
         why = "asked for"
-    context.record(record_of(op, why, found.epilogue, problem, implementation, plans))
+    record = record_of(op, why, found.epilogue, problem, implementation, plans)
+    reason = f"not cutlass, because {why_not}; {record.reason}" if why_not else record.reason
+    context.record(replace(record, reason=reason))
 
 
 def _check_types(context: Context, op: Op, found: Product) -> None:
@@ -141,7 +160,9 @@ def _template(
     flags = [f"{_SPACE}Activation::{found.activation}", f"{_SPACE}Residual::{found.residual}"]
     if family == "gemm":
         flags.append(f"{_SPACE}Floats::{'tf32' if implementation == 'tf32' else 'exact'}")
-    if family != "gemm_lt":
+    if implementation == "cutlass":
+        flags += cutlass_flags(context, op, found, problem, dtype, plans)
+    elif family != "gemm_lt":
         flags.append(kernels_of(context, op, (found.a, found.b), problem, implementation, plans))
     return _instance(context, family, f"{_SPACE}{family}<{dtype}, {', '.join(flags)}>", dtype)
 

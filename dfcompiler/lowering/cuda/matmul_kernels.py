@@ -46,8 +46,8 @@ def kernels_of(
         strides, operands = {"B": strides["B"]}, operands[1:]
     aligned = (
         not _why_elements(problem, chunk)
-        and all(_is_multiple(stride, chunk) for group in strides.values() for stride in group)
-        and all(_is_aligned(context, name, chunk) for name in operands)
+        and all(is_multiple(stride, chunk) for group in strides.values() for stride in group)
+        and all(is_aligned(context, name, chunk) for name in operands)
     )
     either = 1 in (problem.columns, problem.depth)
     found = {
@@ -94,15 +94,15 @@ def plans_for(problem: Problem, plans: Sequence[Plan]) -> tuple[Plan, ...]:
     return (next(p for p in plans if rows <= p.most_rows or p.most_rows == 0),)
 
 
-def _is_aligned(context: Context, name: str, chunk: int) -> bool:
+def is_aligned(context: Context, name: str, chunk: int) -> bool:
     """Whether a value certainly begins at 16 bytes: callers may hand inputs in at any address."""
     container, _ = context.memory(name)
     roles = {c.name: c.role for c in context.program.containers}
     ours = roles.get(container) not in (Role.INPUT, Role.OUTPUT)
-    return ours and _is_multiple(expression(context.place(name).offset), chunk)
+    return ours and is_multiple(expression(context.place(name).offset), chunk)
 
 
-def _is_multiple(value: Any, chunk: int) -> bool:
+def is_multiple(value: Any, chunk: int) -> bool:
     """Whether an extent is a multiple of `chunk`, whatever its symbols stand for."""
     return bool(sympy.Mod(value, chunk) == 0)
 
@@ -110,7 +110,7 @@ def _is_multiple(value: Any, chunk: int) -> bool:
 def is_vector_plan(problem: Problem, plan: Plan, chunk: int) -> bool:
     """Whether the rows and extents of a product are those of the matrix-vector kernel."""
     rows = plan.most_rows or problem.rows
-    whole = _is_multiple(problem.columns, chunk) and _is_multiple(problem.depth, chunk)
+    whole = is_multiple(problem.columns, chunk) and is_multiple(problem.depth, chunk)
     return whole and is_static(rows) and int(rows) <= VECTOR_ROWS
 
 
@@ -118,7 +118,7 @@ def takes_columns(problem: Problem, chunk: int) -> bool:
     """Whether the matrix-vector kernel of whole columns serves a product, at any address of A."""
     b, rows = problem.strides["_b"], problem.rows
     along_depth = b[-2] == 1 and problem.strides["_a"][-1] == 1 and problem.columns != 1
-    whole = all(_is_multiple(value, chunk) for value in (problem.depth, *b[:-2], b[-1]))
+    whole = all(is_multiple(value, chunk) for value in (problem.depth, *b[:-2], b[-1]))
     return along_depth and whole and is_static(rows) and int(rows) <= VECTOR_ROWS
 
 
@@ -150,7 +150,7 @@ def record_of(
         reason = f"{single}: tiles are filled element by element{epilogue}"
         return KernelRecord(op, f"native gemm {dtype} {shape}, unaligned", reason)
     rows_apart = [s for strides in _row_strides(problem).values() for s in strides]
-    unknown = not all(_is_multiple(stride, chunk) for stride in rows_apart)
+    unknown = not all(is_multiple(stride, chunk) for stride in rows_apart)
     doubt = f"; element by element where a stride is no multiple of {chunk}" if unknown else ""
     if plans:
         shapes = dict.fromkeys(_shape(plan) for plan in plans)
@@ -196,7 +196,7 @@ def _is_vector(problem: Problem, chunk: int) -> bool:
     read = strides["B"] if wide else [*strides["B"], *strides["A"]]
     extent = problem.columns if wide else problem.depth
     contiguous = wide or (b[-2] == 1 and problem.strides["_a"][-1] == 1)
-    return contiguous and all(_is_multiple(s, chunk) for s in (extent, *read))
+    return contiguous and all(is_multiple(s, chunk) for s in (extent, *read))
 
 
 def _why_elements(problem: Problem, chunk: int) -> str:
@@ -208,7 +208,7 @@ def _why_elements(problem: Problem, chunk: int) -> str:
         return "neither axis of B is contiguous"
     for name, strides in _row_strides(problem).items():
         for stride in strides:
-            if is_static(stride) and not _is_multiple(stride, chunk):
+            if is_static(stride) and not is_multiple(stride, chunk):
                 return f"a stride of {name}, {stride}, is no multiple of {chunk}"
     return ""
 
