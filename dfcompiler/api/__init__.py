@@ -10,6 +10,7 @@ What compiling does is in `compiling`, its stages one by one in `importing`, `sp
 
 from dfcompiler.api.compiling import Compiled, compile, compile_artifact  # noqa: A004
 from dfcompiler.api.importing import import_model
+from dfcompiler.api.machines import machine_of
 from dfcompiler.api.optimizing import optimize, resolve_pipeline
 from dfcompiler.api.options import Options
 from dfcompiler.api.specializing import given_sizes, specialize
@@ -23,6 +24,7 @@ __all__ = [
     "compile_artifact",
     "given_sizes",
     "import_model",
+    "machine_of",
     "optimize",
     "resolve_pipeline",
     "specialize",

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from dfcompiler.target import Target, parse_target
+from dfcompiler.api.machines import machine_of
+from dfcompiler.target import Target
 
 if TYPE_CHECKING:
     from dfcompiler.ir import Program
@@ -29,8 +30,7 @@ def optimize(
         UsageError: if the pipeline does not exist.
         DfcError: from a pass, saying which one.
     """
-    machine = parse_target(target) if isinstance(target, str) else target
-    return resolve_pipeline(pipeline, machine, precision).run(program)
+    return resolve_pipeline(pipeline, machine_of(target), precision).run(program)
 
 
 def rewritten(

@@ -9,10 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dfcompiler.api.machines import machine_of
 from dfcompiler.api.paths import existing
 from dfcompiler.codegen.store import sha256_of
 from dfcompiler.errors import UnsupportedError, UsageError
-from dfcompiler.target import CpuTarget, Target, parse_target
+from dfcompiler.target import CpuTarget, Target
 
 if TYPE_CHECKING:
     from dfcompiler.api.optimizing import PipelineLike
@@ -43,7 +44,7 @@ class Options:
         Raises:
             UsageError: if there is no such target.
         """
-        return parse_target(self.target) if isinstance(self.target, str) else self.target
+        return machine_of(self.target)
 
     def check(self) -> None:
         """Refuses options that no model could be compiled with.

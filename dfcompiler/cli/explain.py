@@ -35,10 +35,9 @@ def explain_command(
     """Show what a pass did to a model, and where and why it declined."""
     from dfcompiler import api
     from dfcompiler.pipeline import Pipeline
-    from dfcompiler.target import parse_target
 
     session: Session = context.obj
-    machine = parse_target(target)
+    machine = api.machine_of(target)
     api.Options(target=target, pipeline=pipeline, precision=precision).check()
     whole = api.resolve_pipeline(pipeline, machine, precision)
     last = position(whole, name)

@@ -77,9 +77,8 @@ def _after(program: Any, after: str, target: str, pipeline: str) -> Any:
     from dfcompiler import api
     from dfcompiler.cli.explain import position
     from dfcompiler.pipeline import Pipeline
-    from dfcompiler.target import parse_target
 
-    whole = api.resolve_pipeline(pipeline, parse_target(target))
+    whole = api.resolve_pipeline(pipeline, api.machine_of(target))
     last = len(whole.passes) if after == "final" else position(whole, after) + 1
     return Pipeline(whole.passes[:last]).run(program).program
 

@@ -59,7 +59,7 @@ class DeviceTimer:
                 if call in built.launches:
                     numbers[built.launches.index(call)] = one
                 else:
-                    result[one] = built.failures[call.family]
+                    result[one] = built.failures[call]
             for number, seconds in measured(built.path, wanted, list(numbers), self.target).items():
                 result[numbers[number]] = seconds
         return found

@@ -15,6 +15,7 @@ from dfcompiler.codegen.units import family_units
 from dfcompiler.errors import ToolchainError
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.cuda.matmul import FAMILIES, STORAGE
+from dfcompiler.lowering.cuda.matmul_cutlass import PLANNED, held_tiles, tiles_instance
 from dfcompiler.target import CudaTarget
 
 LIBRARY = "timing.so"
@@ -32,6 +33,10 @@ class Launch:
         family: its header.
         template: the launcher.
         plan: C++ of the plan; empty for none.
+        storage: the element type in C++.
+        bias: whether one is added.
+        residual: whether a matrix is read.
+        kernels: instances of another family that the launcher calls: family and text.
     """
 
     family: str
@@ -40,12 +45,14 @@ class Launch:
     storage: str
     bias: bool
     residual: bool
+    kernels: tuple[tuple[str, str], ...] = ()
 
     @property
-    def instance(self) -> str:
-        """What the family's unit instantiates."""
+    def instances(self) -> tuple[tuple[str, str], ...]:
+        """What units instantiate for it: families and texts."""
         gemm = f"{_SPACE}Gemm<{self.storage}>"
-        return f"template cudaError_t {self.template}(cudaStream_t, {gemm});"
+        text = f"template cudaError_t {self.template}(cudaStream_t, {gemm});"
+        return (self.family, text), *self.kernels
 
     def code(self, number: int) -> str:
         """The case of a switch that times it."""
@@ -90,7 +97,14 @@ def _launch(wanted: Measurable, one: Candidate, tiles: Sequence[str]) -> Launch:
     ]
     if one.expansion == NATIVE:
         flags.append(f"{_SPACE}Floats::exact")
-    if one.plan is not None:
+    kernels: tuple[tuple[str, str], ...] = ()
+    if one.expansion == "cutlass":
+        held = [PLANNED[tile] for tile in tiles]
+        flags += [held_tiles(held), f"{_SPACE}{wanted.along.upper()}"]
+        kernels = tuple(
+            ("cutlass_tiles", tiles_instance(storage, tile, wanted.along.upper())) for tile in held
+        )
+    elif one.plan is not None:
         flags.append(" | ".join(_SPACE + name for name in (wanted.along.upper(), *tiles)))
     plan = "" if one.plan is None else f"Plan{{{one.plan.tile.name}, {one.plan.parts}}}"
     return Launch(
@@ -100,6 +114,7 @@ def _launch(wanted: Measurable, one: Candidate, tiles: Sequence[str]) -> Launch:
         storage,
         epilogue.bias,
         epilogue.residual != "none",
+        kernels,
     )
 
 
@@ -107,7 +122,8 @@ def sources(launches: Sequence[Launch]) -> list[Unit]:
     """A unit with a function that times each launch, and one for each family of kernels."""
     instances: dict[str, list[str]] = {}
     for one in launches:
-        instances.setdefault(one.family, []).append(one.instance)
+        for family, text in one.instances:
+            instances.setdefault(family, []).append(text)
     return [Unit("timing", {"timing.cu": _driver(launches)}, ".cu"), *family_units(instances)]
 
 
@@ -163,40 +179,51 @@ class Timing:
     Attributes:
         path: the library.
         launches: those that it times, by their numbers.
-        failures: why a family of kernels is not in it.
+        failures: why a launch is not in it.
     """
 
     path: Path
     launches: tuple[Launch, ...]
-    failures: Mapping[str, str]
+    failures: Mapping[Launch, str]
 
 
 def build_timing(launches: Sequence[Launch], target: CudaTarget) -> Timing:
-    """Compiles a library; a family of kernels that does not compile is left out.
+    """Compiles a library; launches whose kernels do not compile are left out.
 
     Raises:
         ToolchainError: if the timing itself does not compile or link.
     """
-    failures: dict[str, str] = {}
-
-    def attempt(unit: Unit) -> Path | None:
-        try:
-            return compile_unit(unit, target)
-        except ToolchainError as error:
-            failures[unit.name] = error.message
-            return None
-
-    _, *families = sources(launches)
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(attempt, families))
-    kept = tuple(one for one in launches if one.family not in failures)
-    driver, *_ = sources(kept)
-    made = [(unit, path) for unit, path in zip(families, objects, strict=True) if path]
-    units = [driver, *(unit for unit, _ in made)]
-    paths = [compile_unit(driver, target), *(path for _, path in made)]
+    failures: dict[Launch, str] = {}
+    while True:
+        kept = tuple(one for one in launches if one not in failures)
+        driver, *families = sources(kept)
+        found = _compiled(families, target)
+        pairs = zip(families, found, strict=True)
+        failed = [(unit, one) for unit, one in pairs if isinstance(one, str)]
+        if not failed:
+            break
+        for unit, error in failed:
+            text = "".join(unit.files.values())
+            needing = (one for one in kept if any(i in text for _, i in one.instances))
+            failures |= dict.fromkeys(needing, str(error))
+    units = [driver, *families]
+    paths = [compile_unit(driver, target), *(path for path in found if isinstance(path, Path))]
     key = digest(["timing", target.name, *(path.name for path in paths)])
 
     def link(work: Path) -> None:
         link_library(units, paths, target, work / "src", work / LIBRARY)
 
     return Timing(stored(key, link) / LIBRARY, kept, failures)
+
+
+def _compiled(units: Sequence[Unit], target: CudaTarget) -> list[Path | str]:
+    """The object of each unit, or what the compiler says about it."""
+
+    def attempt(unit: Unit) -> Path | str:
+        try:
+            return compile_unit(unit, target)
+        except ToolchainError as error:
+            return error.message
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(attempt, units))

@@ -18,7 +18,7 @@ from dfcompiler.analysis.gpu_time import BlockProduct
 from dfcompiler.api import Options
 from dfcompiler.api.optimizing import rewritten
 from dfcompiler.api.tuning import tuned_on_gpu
-from dfcompiler.codegen import gpu_measuring, gpu_tuning
+from dfcompiler.codegen import gpu_measuring, gpu_timing, gpu_tuning
 from dfcompiler.codegen.gpu_candidates import (
     Candidate,
     Epilogue,
@@ -30,9 +30,10 @@ from dfcompiler.codegen.gpu_measuring import DeviceTimer, Measured, measured
 from dfcompiler.codegen.gpu_timing import Timing, build_timing, launches_of, sources
 from dfcompiler.codegen.gpu_tuning import Wanted, fastest
 from dfcompiler.codegen.gpus import Driver, Gpu
+from dfcompiler.codegen.library import Unit
 from dfcompiler.codegen.timing_worker import Timer
 from dfcompiler.codegen.tuning_database import Choice, TuningWarning
-from dfcompiler.errors import DeviceError, UsageError
+from dfcompiler.errors import DeviceError, ToolchainError, UsageError
 from dfcompiler.ir import Op, Program, parse
 from dfcompiler.target import CudaTarget, parse_target
 from tests.cuda_emulation import toolkit
@@ -229,7 +230,8 @@ def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_family_that_does_not_compile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = launches_of({LINEAR: SOME})
     kept = tuple(call for call in calls.values() if call.family == "gemm")
-    built = Timing(Path("x.so"), kept, {"gemm_lt": "no"})
+    others = {calls[LINEAR, SOME[2]]: "no"}
+    built = Timing(Path("x.so"), kept, others)
     monkeypatch.setattr(gpu_measuring, "build_timing", lambda launches, target: built)
     monkeypatch.setattr(
         gpu_measuring,
@@ -238,6 +240,27 @@ def test_a_family_that_does_not_compile_is_named(monkeypatch: pytest.MonkeyPatch
     )
     found = DeviceTimer(H200)({LINEAR: SOME})[LINEAR]
     assert found == {SOME[0]: 1.0, SOME[1]: 2.0, SOME[2]: "no"}
+
+
+def test_what_does_not_compile_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tile of CUTLASS in one type: all that needs it, and nothing else."""
+    tiles = ("WIDE", "MEDIUM")
+    some = [SOME[0], *(Candidate("cutlass", plan(name, 1, "cutlass")) for name in tiles)]
+    one = replace(LINEAR, dtype="f16")
+    calls = launches_of({one: some, LINEAR: some[1:2]})
+
+    def compile_unit(unit: Unit, target: CudaTarget) -> Path:
+        if "CutlassNarrow" in "".join(unit.files.values()) and unit.name != "timing":
+            raise ToolchainError(f"{unit.name} does not compile")
+        return Path(unit.name)
+
+    monkeypatch.setattr(gpu_timing, "compile_unit", compile_unit)
+    monkeypatch.setattr(gpu_timing, "stored", lambda key, make: Path("stored"))
+    built = build_timing(list(calls.values()), COMPLETE)
+    assert {call.storage for call in built.failures} == {"__half"}
+    assert calls[one, some[0]] in built.launches
+    assert calls[LINEAR, some[1]] in built.launches
+    assert all(why.endswith("does not compile") for why in built.failures.values())
 
 
 def test_nvcc_compiles_the_timing() -> None:

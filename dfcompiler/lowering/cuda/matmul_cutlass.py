@@ -20,7 +20,7 @@ _CHUNK = 8
 _FEW_ROWS = 64
 _SPACE = "dfc::cuda::"
 _TILES: Mapping[str, tuple[int, int]] = {"Wide": (128, 256), "Narrow": (64, 128)}
-_PLANNED = {"WIDE": "Wide", "MEDIUM": "Narrow"}
+PLANNED = {"WIDE": "Wide", "MEDIUM": "Narrow"}
 """Tiles as plans call them."""
 _OPERANDS = {"_a": "A", "_b": "B", "_o": "C", "_residual": "the residual"}
 
@@ -54,13 +54,11 @@ def cutlass_flags(
     plans: Sequence[Plan],
 ) -> list[str]:
     """The tiles and the other kernels of an instance, as C++; asks for the tiles' own instances."""
-    planned = tuple(dict.fromkeys(_PLANNED[plan.tile.name] for plan in plans))
+    planned = tuple(dict.fromkeys(PLANNED[plan.tile.name] for plan in plans))
     tiles = planned or tiles_of(problem, context.gpu.multiprocessors)
     along = "WIDTH" if problem.strides["_b"][-1] == 1 else "DEPTH"
     for tile in tiles:
-        template = f"{_SPACE}cutlass_tiles<{dtype}, {_SPACE}Cutlass{tile}, {_SPACE}{along}>"
-        parameters = f"cudaStream_t, const {_SPACE}CutlassProblem<{dtype}>&, int"
-        context.instantiate("cutlass_tiles", f"template cudaError_t {template}({parameters});")
+        context.instantiate("cutlass_tiles", tiles_instance(dtype, tile, along))
     names = (found.a, found.b, op.result, *((found.other,) if found.other else ()))
     certain = (
         is_static(problem.rows)
@@ -68,8 +66,19 @@ def cutlass_flags(
         and all(is_aligned(context, name, _CHUNK) for name in names)
     )
     others = kernels_of(context, op, (found.a, found.b), problem, "native", ())
-    held = " | ".join(f"{_SPACE}CUTLASS_{tile.upper()}" for tile in tiles)
-    return [held, f"{_SPACE}{along}" if certain else others]
+    return [held_tiles(tiles), f"{_SPACE}{along}" if certain else others]
+
+
+def tiles_instance(dtype: str, tile: str, along: str) -> str:
+    """The kernel of a tile, for any epilogue, as an explicit instantiation."""
+    template = f"{_SPACE}cutlass_tiles<{dtype}, {_SPACE}Cutlass{tile}, {_SPACE}{along}>"
+    parameters = f"cudaStream_t, const {_SPACE}CutlassProblem<{dtype}>&, int"
+    return f"template cudaError_t {template}({parameters});"
+
+
+def held_tiles(tiles: Sequence[str]) -> str:
+    """Tiles as C++ over the names in ``gemm_cutlass.h``."""
+    return " | ".join(f"{_SPACE}CUTLASS_{tile.upper()}" for tile in tiles)
 
 
 def tiles_of(problem: Problem, multiprocessors: int) -> tuple[str, ...]:
