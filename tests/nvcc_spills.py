@@ -24,7 +24,7 @@ def spills_of(source: Sequence[str], arch: str, folder: Path) -> list[tuple[int,
     command = ["nvcc", "-std=c++20", "-O3", code, *strict, f"-I{KERNELS}", "-c", "unit.cu"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
-    # Products of warp groups that ptxas waits for one by one: it says so without a warning.
-    assert "serialized" not in done.stderr, done.stderr[:4000]
+    # What ptxas calls so: setmaxnreg ignored (C7508), wgmma made to wait for each other (C7510).
+    assert "Potential Performance Loss" not in done.stderr, done.stderr[:4000]
     found = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
     return [(int(stores), int(loads)) for stores, loads in found]

@@ -29,41 +29,35 @@ LEAST_ROWS = 65
 
 
 def wgmma_tile(
-    expansion: Literal["wgmma", "cutlass"],
-    name: str,
-    shape: tuple[int, int, int],
-    wide: int,
-    registers: int,
+    expansion: Literal["wgmma", "cutlass"], name: str, shape: tuple[int, int, int], wide: int
 ) -> BlockTile:
     """A tile of 16-bit elements whose multiply-adds are wgmma's of 64 × `wide`.
 
-    Each of them reads 64 rows of A and `wide` columns of B from shared memory. A block of CUTLASS
-    has a warp group for the copies besides two that multiply.
+    Each of them reads 64 rows of A and `wide` columns of B from shared memory. A block has a warp
+    group for the copies besides two that multiply; they share the registers of a multiprocessor.
     """
     rows, columns, stages = shape
-    is_cutlass, depth = expansion == "cutlass", 64
-    products = rows // 64 * (columns // wide)
+    depth, products = 64, rows // 64 * (columns // wide)
     return BlockTile(
         name,
-        *(rows, columns, depth, stages, 384 if is_cutlass else 256, registers),
+        *(rows, columns, depth, stages, 384, 168),
         shared_bytes=stages * depth * (rows + columns) * 2 + 1024,
         read_cycles=products * 2 * (64 + wide) / LINE_BYTES,
         issue=1,
         unit="wgmma",
         expansion=expansion,
-        is_persistent=is_cutlass,
+        is_persistent=True,
     )
 
 
 WGMMA_TILES: dict[str, tuple[BlockTile, ...]] = {
     "wgmma": (
-        wgmma_tile("wgmma", "WIDE", (128, 256, 4), 128, 255),
-        wgmma_tile("wgmma", "LARGE", (128, 128, 3), 128, 128),
+        wgmma_tile("wgmma", "WIDE", (128, 256, 4), 256),
+        wgmma_tile("wgmma", "LARGE", (128, 128, 6), 128),
     ),
-    # Registers: 168 a thread on average, as 384 of them share what a multiprocessor has.
     "cutlass": (
-        wgmma_tile("cutlass", "WIDE", (128, 256, 4), 256, 168),
-        wgmma_tile("cutlass", "MEDIUM", (64, 128, 8), 128, 168),
+        wgmma_tile("cutlass", "WIDE", (128, 256, 4), 256),
+        wgmma_tile("cutlass", "MEDIUM", (64, 128, 8), 128),
     ),
 }
 """The tiles of each expansion by wgmma, all for 16-bit elements on sm_90a."""

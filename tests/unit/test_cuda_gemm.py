@@ -26,7 +26,6 @@ TYPES = {
     "tf32": "float",
     "bf16": "__nv_bfloat16",
     "f16": "__half",
-    "wgmma": "__nv_bfloat16",
 }
 DTYPES = {"float": np.float32, "__nv_bfloat16": ml_dtypes.bfloat16, "__half": np.float16}
 ACTIVATIONS = {
@@ -44,7 +43,6 @@ FUSED = {
     "tf32": ("relu", "none"),
     "bf16": ("silu", "mul"),
     "f16": ("none", "add"),
-    "wgmma": ("gelu_tanh", "none"),
 }
 SHAPES = {
     "f32": ("FloatLarge", "FloatSmall"),
@@ -78,13 +76,6 @@ extern "C" int tile{number}_{name}(OPERANDS({dtype}), long wanted) {{
       nullptr, p, wanted, along_of_b(p));
 }}
 """
-WGMMA = """
-extern "C" int {shape}_{name}(OPERANDS({dtype}), long wanted) {{
-  const Gemm<{dtype}> p = product(a, b, c, bias, residual, s);
-  return run_wgmma<{shape}, {dtype}, Activation::{activation}, Residual::{residual}>(
-      nullptr, p, wanted, along_of_b(p));
-}}
-"""
 FEW_ROWS = """
 extern "C" int {name}(OPERANDS({dtype}), const {dtype}* gain) {{
   return gemm<{dtype}, Activation::silu, Residual::{residual}, Floats::exact, VECTOR | DEPTH,
@@ -110,9 +101,6 @@ extern "C" int {activation}_{residual}(float* c, const float* x, const float* bi
 def products(dtype: str) -> Library:
     activation, residual = FUSED[dtype]
     names = {"name": dtype, "dtype": TYPES[dtype], "activation": activation, "residual": residual}
-    if dtype == "wgmma":
-        shapes = (WGMMA.format(shape=shape, **names) for shape in ("WgmmaWide", "WgmmaNarrow"))
-        return build('#include "cuda/gemm_wgmma.cuh"\n' + HEAD + "".join(shapes))
     tiles = (TILES.format(number=i, shape=s, **names) for i, s in enumerate(SHAPES[dtype]))
     floats = "tf32" if dtype == "tf32" else "exact"
     return build(HEAD + ANY.format(floats=floats, **names) + "".join(tiles))
@@ -243,14 +231,6 @@ def test_shared_memory_of_a_split_tile_of_48_kb() -> None:
 
 
 @emulated
-@pytest.mark.parametrize("b", ["C", "F"])
-@pytest.mark.parametrize("shape", ["WgmmaWide", "WgmmaNarrow"])
-def test_products_of_warp_groups(shape: str, b: str) -> None:
-    check("wgmma", shape, (1, 130, 264, 200), b=b)
-    check("wgmma", shape, (1, 70, 40, 328), b=b, wanted=2)
-
-
-@emulated
 @pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_epilogue(activation: str, residual: str) -> None:
@@ -297,7 +277,7 @@ def test_few_normalized_rows(extents: tuple[int, int, int, int], dtype: str, res
     assert_close(c, expected.astype(kind))
 
 
-COMPILED = [("f32", "80"), ("f32", "90a"), ("bf16", "80"), ("wgmma", "90a"), ("tf32", "90a")]
+COMPILED = [("f32", "80"), ("f32", "90a"), ("bf16", "80"), ("bf16", "90a"), ("tf32", "90a")]
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is missing")
@@ -305,7 +285,7 @@ COMPILED = [("f32", "80"), ("f32", "90a"), ("bf16", "80"), ("wgmma", "90a"), ("t
 def test_nvcc_compiles_the_kernels_without_spills(dtype: str, arch: str, tmp_path: Path) -> None:
     activation, residual = FUSED[dtype]
     kind = f"{TYPES[dtype]}, Activation::{activation}, Residual::{residual}"
-    names = ["gemm_wgmma" if dtype == "wgmma" else "gemm", "gemm_lt"]
+    names = ["gemm", "gemm_lt"]
     floats = ", Floats::tf32" if dtype == "tf32" else ""
     calls = [f"{names[0]}<{kind}{floats}>", f"gemm_lt<{kind}>"]
     if dtype == "bf16":

@@ -237,6 +237,22 @@ def test_the_record_names_the_kernel(shapes: tuple[str, str, str], said: str) ->
     assert said in records(product_text(**dict(zip("xwy", shapes, strict=True))))
 
 
+@pytest.mark.parametrize(
+    ("rows", "depth", "said"),
+    [
+        ("128", 64, ""),
+        ("S", 64, "; native below 65 rows"),
+        ("64", 64, "; but 64 rows are left to the native kernel"),
+        ("128", 33, "; but TMA cannot copy it: a stride of A, 33, is no multiple of 8, so"),
+    ],
+)
+def test_the_record_says_when_wgmma_is_not_taken(rows: str, depth: int, said: str) -> None:
+    types = (f"bf16[{rows}, {depth}]", f"bf16[{depth}, 32]", f"bf16[{rows}, 32]")
+    found = records(product_text(**dict(zip("xwy", types, strict=True))), expansion="wgmma")
+    assert f"wgmma gemm bf16: asked for{said}" in found
+    assert bool(said) == ("native" in found)
+
+
 def test_the_record_names_the_tiles_and_their_rows() -> None:
     found = records(planned("bf16", [VECTORS["bf16"], TILES["bf16"][1], TILES["bf16"][-1]]))
     shapes, _, ranges = found.partition(": least modelled time: ")

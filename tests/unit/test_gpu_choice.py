@@ -143,7 +143,7 @@ def planned(tiles: str, attributes: str = 'expansion = "wgmma", ', rows: str = "
 
 
 MIXED = (
-    "[[8, 8, 64, 128, 1, 1], [64, 64, 64, 32, 5, 1], [130, 128, 128, 64, 3, 1], "
+    "[[8, 8, 64, 128, 1, 1], [64, 64, 64, 32, 5, 1], [130, 128, 128, 64, 6, 1], "
     "[0, 128, 256, 64, 4, 1]]"
 )
 
@@ -208,7 +208,7 @@ def test_what_was_measured_says_so() -> None:
         ('expansion = "tf32", ', "cuda:sm_90", "its expansion is tf32; one product may take nat"),
         ('expansion = "magic", ', "cuda:sm_90", "its expansion is magic; one product may take"),
         ('expansion = "wgmma", ', "cuda:sm_80", "wgmma is for bf16 or f16 on sm_90"),
-        ("", "cuda:sm_90", r"no kernel has the tile \[128, 128, 64, 3\]"),
+        ("", "cuda:sm_90", r"no kernel has the tile \[128, 128, 64, 6\]"),
     ],
 )
 def test_expansions_that_an_operator_may_not_take(attributes: str, target: str, said: str) -> None:

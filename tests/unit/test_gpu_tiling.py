@@ -48,7 +48,7 @@ SHAPES = {
     (2, "MEDIUM"): "TensorMedium<__half>",
     (2, "FEW"): "TensorFew<__half>",
 }
-WGMMA_SHAPES = {"WIDE": "WgmmaWide", "LARGE": "WgmmaNarrow"}
+WGMMA_SHAPES = {"WIDE": "WgmmaWide", "LARGE": "WgmmaTurns"}
 
 
 def tile_called(name: str, width: int = 2) -> BlockTile:

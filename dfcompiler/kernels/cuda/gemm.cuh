@@ -63,9 +63,10 @@ inline cudaError_t count_multiprocessors(long* count) {
   return error;
 }
 
-// Into how many parts k is split: as planned, else so that `tiles` become about `wanted` blocks.
+// Into how many parts k is split: as planned, else so that `tiles` become about `wanted` blocks. A
+// part is a multiple of `step` deep.
 template <class T>
-Split split_of(const Gemm<T>& p, long tiles, long wanted) {
+Split split_of(const Gemm<T>& p, long tiles, long wanted, long step = SPLIT_STEP) {
   const long bytes = p.batch * p.M * p.N * static_cast<long>(sizeof(float));
   long parts = p.plan.parts > 0 ? p.plan.parts : wanted / (tiles < 1 ? 1 : tiles);
   const long deep = p.K / SPLIT_DEPTH;
@@ -73,21 +74,27 @@ Split split_of(const Gemm<T>& p, long tiles, long wanted) {
   if (parts > deep) parts = deep;
   if (parts > room) parts = room;
   if (parts < 2 || tiles > WORKSPACE_COUNTERS) return {1, p.K};
-  const long depth = ceil_div(ceil_div(p.K, parts), SPLIT_STEP) * SPLIT_STEP;
+  const long depth = ceil_div(ceil_div(p.K, parts), step) * step;
   return {ceil_div(p.K, depth), depth};
+}
+
+// Room for the partial sums of a split, if k is split.
+inline cudaError_t give_room(cudaStream_t stream, Split* split) {
+  if (split->parts < 2) return cudaSuccess;
+  void* block = nullptr;
+  const cudaError_t error = workspace_of(stream, &block);
+  if (error != cudaSuccess) return error;
+  split->partial = static_cast<float*>(block);
+  split->done = counters_of(block);
+  return cudaSuccess;
 }
 
 // Launches `kernel` for `tiles` tiles, with room for partial sums where k is split.
 template <class T>
 cudaError_t run(void (*kernel)(Gemm<T>, Split), long tiles, int threads, int shared_bytes,
                 cudaStream_t stream, const Gemm<T>& p, Split split) {
-  if (split.parts > 1) {
-    void* block = nullptr;
-    const cudaError_t error = workspace_of(stream, &block);
-    if (error != cudaSuccess) return error;
-    split.partial = static_cast<float*>(block);
-    split.done = counters_of(block);
-  }
+  const cudaError_t error = give_room(stream, &split);
+  if (error != cudaSuccess) return error;
   const long blocks = tiles * split.parts;
   if (blocks > 0x7fffffffL) return cudaErrorInvalidConfiguration;
   return launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(threads), shared_bytes, stream,

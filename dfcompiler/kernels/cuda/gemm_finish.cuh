@@ -57,19 +57,24 @@ __device__ inline float activate(float x) {
   return x;
 }
 
+// What an element of c becomes, before it is rounded; without a bias or residual these are zero.
+template <Activation activation, Residual residual>
+__device__ inline float finished(float sum, float scale, float bias, float other) {
+  static_assert(residual != Residual::gate, "a gate has two sums");
+  const float value = activate<activation>(sum * scale + bias);
+  if constexpr (residual == Residual::add) return value + other;
+  if constexpr (residual == Residual::mul) return value * other;
+  return value;
+}
+
 // What element [row, column] of c becomes.
 template <Activation activation, Residual residual, class T>
 __device__ inline T finished(const Gemm<T>& p, long batch, long row, long column, float sum) {
-  static_assert(residual != Residual::gate, "a gate has two sums");
-  float value = sum * p.scale;
-  if (p.bias != nullptr) value += to_float(p.bias[column]);
-  value = activate<activation>(value);
-  if constexpr (residual != Residual::none) {
-    const long at = batch * p.residual_batch + row * p.residual_row + column;
-    const float other = to_float(p.residual[at]);
-    value = residual == Residual::add ? value + other : value * other;
-  }
-  return from_float<T>(value);
+  const float bias = p.bias != nullptr ? to_float(p.bias[column]) : 0.0f;
+  float other = 0.0f;
+  if constexpr (residual != Residual::none)
+    other = to_float(p.residual[batch * p.residual_batch + row * p.residual_row + column]);
+  return from_float<T>(finished<activation, residual>(sum, p.scale, bias, other));
 }
 
 // What a column of c becomes from the sums of its gate and of what passes it.
@@ -136,12 +141,12 @@ __device__ inline void put_pair(const Gemm<T>& p, const Split& split, const Tile
   }
 }
 
-// The end of a block that wrote partial sums of the tile BM × BN at a place, if k is split.
+// c from all partial sums of the tile BM × BN at a place, by `thread` of THREADS.
 template <int BM, int BN, int THREADS, Activation activation, Residual residual, class T>
-__device__ inline void finish_tile(const Gemm<T>& p, const Split& split, const TilePlace& at) {
-  if (split.partial == nullptr || !is_last_block(split.done + at.tile, split.parts)) return;
+__device__ inline void add_parts(const Gemm<T>& p, const Split& split, const TilePlace& at,
+                                 int thread) {
   const long elements = p.batch * p.M * p.N;
-  for (int i = threadIdx.x; i < BM * BN; i += THREADS) {
+  for (int i = thread; i < BM * BN; i += THREADS) {
     const long row = at.row + i / BN, column = at.column + i % BN;
     if (row >= p.M || column >= p.N) continue;
     const float* from = split.partial + (at.batch * p.M + row) * p.N + column;
@@ -150,6 +155,13 @@ __device__ inline void finish_tile(const Gemm<T>& p, const Split& split, const T
     p.c[at.batch * p.c_batch + row * p.c_row + column] =
         finished<activation, residual>(p, at.batch, row, column, sum);
   }
+}
+
+// The end of a block that wrote partial sums of the tile BM × BN at a place, if k is split.
+template <int BM, int BN, int THREADS, Activation activation, Residual residual, class T>
+__device__ inline void finish_tile(const Gemm<T>& p, const Split& split, const TilePlace& at) {
+  if (split.partial == nullptr || !is_last_block(split.done + at.tile, split.parts)) return;
+  add_parts<BM, BN, THREADS, activation, residual>(p, split, at, threadIdx.x);
 }
 
 }  // namespace dfc::cuda

@@ -7,8 +7,8 @@
 
 namespace dfc::cuda {
 
-// As `gemm` for bf16 and fp16; products of at most 64 rows and those that are not aligned are left
-// to its other kernels.
+// As `gemm` for bf16 and fp16; products of at most 64 rows, and operands that TMA cannot copy, are
+// left to its other kernels.
 template <class T, Activation activation, Residual residual, unsigned kernels = ALL_KERNELS>
 cudaError_t gemm_wgmma(cudaStream_t stream, Gemm<T> p);
 

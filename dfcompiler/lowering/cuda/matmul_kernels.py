@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy
 
+from dfcompiler.analysis.gpu_expansions import LEAST_ROWS
 from dfcompiler.analysis.gpu_plans import Plan
 from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
 from dfcompiler.ir.program import Op, Role
@@ -136,9 +137,10 @@ def record_of(
         plans: those of its tiles; none where the kernel is to choose.
     """
     dtype = op.type.dtype.value
-    if implementation != "native" and not plans:
-        return KernelRecord(op, f"{implementation} gemm {dtype}", f"{why}{epilogue}")
     chunk, rows = 16 // _BYTES[op.type.dtype], problem.rows
+    if implementation != "native" and not plans:
+        others = _beside_wgmma(problem, chunk) if implementation == "wgmma" else ""
+        return KernelRecord(op, f"{implementation} gemm {dtype}", f"{why}{others}{epilogue}")
     tile = "128x128x16 or 64x64x16 floats" if dtype == "f32" else "128x128x32 or 64x64x32 mma.sync"
     if _is_vector(problem, chunk):
         parts = f", k in {plans[0].parts} parts" if plans and plans[0].parts > 1 else ""
@@ -165,6 +167,19 @@ def record_of(
         return KernelRecord(op, f"native gemm {dtype} 32x128x32 mma.sync", reason)
     reason = f"the larger one where it fills the multiprocessors, else k split{epilogue}{doubt}"
     return KernelRecord(op, f"native gemm {dtype} {tile}", reason)
+
+
+def _beside_wgmma(problem: Problem, chunk: int) -> str:
+    """When a product that is to take wgmma takes the native kernels, with a semicolon in front."""
+    single = _why_elements(problem, chunk)
+    if single:
+        return f"; but TMA cannot copy it: {single}, so the native kernel is taken"
+    if is_static(problem.rows) and int(problem.rows) < LEAST_ROWS:
+        return f"; but {problem.rows} rows are left to the native kernel"
+    few = "" if is_static(problem.rows) else f"; native below {LEAST_ROWS} rows"
+    apart = [s for strides in _row_strides(problem).values() for s in strides]
+    unknown = not all(is_multiple(stride, chunk) for stride in apart)
+    return few + (f"; native where a stride is no multiple of {chunk}" if unknown else "")
 
 
 def _shape(plan: Plan) -> str:
