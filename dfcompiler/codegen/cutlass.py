@@ -18,6 +18,7 @@ HINT = (
     f"folder of CUTLASS {VERSION}, the one with include/, with CUTLASS_HOME"
 )
 _PACKAGE = "cutlass_library/source"
+_HEADER = "include/cutlass/version.h"
 _MACRO = re.compile(r"#define CUTLASS_(?:MAJOR|MINOR|PATCH) (\d+)")
 
 
@@ -36,6 +37,14 @@ class Cutlass:
     def __str__(self) -> str:
         return f"CUTLASS {self.version}"
 
+    @property
+    def license(self) -> str:
+        """Its terms, which go with programs that hold its code: the comment above its headers."""
+        text = (self.home / _HEADER).read_text(encoding="utf-8")
+        comment = text[: text.find("*/")].lstrip("/*\n ")
+        lines = (line.removeprefix(" *").strip(" *") for line in comment.splitlines())
+        return "\n".join(lines).strip() + "\n"
+
 
 def find_cutlass() -> Cutlass:
     """CUTLASS where ``CUTLASS_HOME`` says, or from the Python package.
@@ -44,7 +53,7 @@ def find_cutlass() -> Cutlass:
         ToolchainError: if it is missing, or another version.
     """
     for home in _homes():
-        header = home / "include/cutlass/version.h"
+        header = home / _HEADER
         if header.is_file():
             version = ".".join(_MACRO.findall(header.read_text(encoding="utf-8")))
             if version != VERSION:

@@ -103,6 +103,7 @@ def link_library(
     includes = [f"-I{name}" for name in _INCLUDES if (folder / name).is_dir()]
     if any(unit.needs_cutlass for unit in units):
         includes.append('-I"${CUTLASS_HOME:?is not set to a folder with include/cutlass}/include"')
+        (folder / "LICENSE.cutlass").write_text(find_cutlass().license, encoding="utf-8")
     script.write_text(_script(names, includes, tools, _needed(units, tools)), encoding="utf-8")
     script.chmod(0o755)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dfcompiler.codegen import store, toolchain
-from dfcompiler.codegen.cutlass import find_cutlass
+from dfcompiler.codegen.cutlass import Cutlass, find_cutlass
 from dfcompiler.codegen.process import Background, Backgrounds, fewer_collections, run_all
 from dfcompiler.codegen.toolchain import (
     Compiler,
@@ -105,6 +105,15 @@ def cutlass_in(home: Path, *version: int) -> Path:
     header.parent.mkdir(parents=True)
     header.write_text(VERSION_H.format(*version))
     return home
+
+
+def test_the_license_of_cutlass_is_the_comment_above_its_headers(tmp_path: Path) -> None:
+    home = cutlass_in(tmp_path, 4, 2, 0)
+    header = home / "include" / "cutlass" / "version.h"
+    notice = f"/{'*' * 40}\n * Copyright (c) its makers\n *\n * 1. Keep this.\n *\n {'*' * 40}/\n"
+    header.write_text(notice + header.read_text())
+    terms = Cutlass(home, "4.2.0").license
+    assert terms == "Copyright (c) its makers\n\n1. Keep this.\n"
 
 
 def test_missing_cutlass_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
