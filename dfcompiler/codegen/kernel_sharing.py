@@ -2,7 +2,7 @@
 
     __global__ void add_7(float* v3, float* v4) { … }         __global__ void add_7(…) { … }
     __global__ void add_19(float* v11, float* v12) { … }  ─▶
-    … cudaLaunchKernel((void*)add_19, …, add_19_args …)       … cudaLaunchKernel((void*)add_7, …)
+    … launch_following(add_19, …, add_19_args …)              … launch_following(add_7, …)
 
 DaCe generates a kernel for every map. A model repeats its layers, and nvcc takes a second for each
 kernel.
@@ -45,7 +45,7 @@ def shared_kernels(code: str) -> str:
         listed = ", ".join(f"(void *)&{argument}" for argument in arguments)
         given = f"{own}_args[] = {{ {listed} }}"
         code = re.sub(rf"\b{own}_args\[\] = \{{[^}}]*\}}", given, code)
-        code = code.replace(f"cudaLaunchKernel((void*){own},", f"cudaLaunchKernel((void*){name},")
+        code = code.replace(f"launch_following({own},", f"launch_following({name},")
     return code
 
 

@@ -2,7 +2,8 @@
 
 What it finds: barriers and warp operations that not all threads reach, accesses outside of a
 buffer or an array, misaligned ones, uses of memory that nothing has written (it is NaN), shared
-memory that a copy has not reached yet, and results that depend on the order of threads.
+memory that a copy has not reached yet, results that depend on the order of threads, and kernels
+that begin early and touch what the kernel before them may still write.
 """
 
 from tests.cuda_emulation.library import EmulationError, Library

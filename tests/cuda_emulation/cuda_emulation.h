@@ -62,19 +62,20 @@ struct Call {
 
 template <class... Parameters>
 cudaError_t launch_call(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared,
-                        cudaStream_t stream, std::tuple<Parameters...> arguments) {
+                        cudaStream_t stream, std::tuple<Parameters...> arguments, Begins begins) {
   const void* function = reinterpret_cast<const void*>(kernel);
   return enqueue(stream, {function}, [=, call = Call<Parameters...>{kernel, arguments}]() mutable {
-    return launch(function, call.run, &call, grid, block, shared);
+    return launch(function, call.run, &call, grid, block, shared, begins);
   });
 }
 
 template <class... Parameters, std::size_t... index>
 cudaError_t launch_array(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
-                         std::size_t shared, cudaStream_t stream, std::index_sequence<index...>) {
+                         std::size_t shared, cudaStream_t stream, std::index_sequence<index...>,
+                         Begins begins) {
   return launch_call<Parameters...>(
       kernel, grid, block, shared, stream,
-      {*static_cast<std::remove_reference_t<Parameters>*>(arguments[index])...});
+      {*static_cast<std::remove_reference_t<Parameters>*>(arguments[index])...}, begins);
 }
 
 // As cudaLaunchKernel, but it knows what the kernel takes.
@@ -82,7 +83,7 @@ template <class... Parameters>
 cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
                           std::size_t shared, cudaStream_t stream) {
   return launch_array(kernel, grid, block, arguments, shared, stream,
-                      std::index_sequence_for<Parameters...>());
+                      std::index_sequence_for<Parameters...>(), Begins::after);
 }
 
 }  // namespace emulation

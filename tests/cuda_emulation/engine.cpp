@@ -27,7 +27,8 @@ constexpr unsigned WARP = 32, MOST_THREADS = 1024;
 
 const void* kernel = nullptr;
 unsigned threads = 0;
-bool backwards = false;
+bool backwards = false, parted = false;  // parted: early kernels are run in two parts
+bool early = false;                      // the running one is
 bool failed = false;
 bool progress = false;
 unsigned char* shared = nullptr;
@@ -150,6 +151,8 @@ void run_warp(unsigned warp) {
   }
 }
 
+constexpr const char* WAIT = "wait_for_predecessor";
+
 // Whether the block goes on: all of its threads wait at the same barrier.
 bool pass_barrier() {
   Fiber* waiting = nullptr;
@@ -165,6 +168,7 @@ bool pass_barrier() {
     }
     count += other.predicate;
   }
+  if (!std::strcmp(waiting->operation, WAIT)) open_memory();
   for (unsigned i = 0; i < threads; ++i) {
     fibers[i]->count = count;
     fibers[i]->state = State::ready;
@@ -212,9 +216,14 @@ void run_block() {
     fiber.passed.clear();
   }
   const unsigned warps = (threads + WARP - 1) / WARP;
+  if (early) close_memory(shared);
   do {
     for (unsigned i = 0; i < warps && !failed; ++i) run_warp(backwards ? warps - 1 - i : i);
   } while (!failed && (wake_waiting() || pass_barrier()));
+  if (!failed && is_memory_closed())
+    explain("block (%u, %u, %u) ends and has not waited for its predecessor", blockIdx.x,
+            blockIdx.y, blockIdx.z);
+  open_memory();
   check_end();
 }
 
@@ -278,7 +287,14 @@ void wait_until(const char* operation, Place place, const std::function<bool()>&
 
 void note_progress() { progress = true; }
 
+void touch(const void* address) { static_cast<void>(*static_cast<const volatile char*>(address)); }
+
+void wait_for_predecessor(Place place) {
+  if (early) barrier(WAIT, place, false);
+}
+
 void copy_async(void* to, const void* from, int bytes, int room) {
+  if (bytes) touch(from);  // it may be read from now on
   std::memset(to, POISON, room);
   current->open.push_back({to, from, bytes, room});
 }
@@ -312,8 +328,9 @@ void take_shared(std::size_t bytes, Place place) {
 unsigned char* dynamic_shared() { return shared; }
 
 cudaError_t launch(const void* function, void (*call)(void*), void* arguments, dim3 grid,
-                   dim3 block, std::size_t shared_bytes) {
+                   dim3 block, std::size_t shared_bytes, Begins begins) {
   kernel = function;
+  early = parted && begins == Begins::early;
   failed = false;
   if (!launchable(grid, block, shared_bytes)) return cudaErrorInvalidConfiguration;
   set_body(call, arguments);
@@ -345,7 +362,10 @@ void clear_message() { text[0] = '\0'; }
 
 extern "C" {
 
-void emulation_set_order(int order) { emulation::backwards = order != 0; }
+void emulation_set_order(int order) {
+  emulation::backwards = order != 0;
+  emulation::parted = !emulation::backwards;
+}
 const char* emulation_message() { return emulation::message(); }
 // The kernel that was launched last.
 const char* emulation_kernel() {

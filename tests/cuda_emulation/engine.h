@@ -41,6 +41,18 @@ void copy_async(void* to, const void* from, int bytes, int room);
 void commit_copies();
 void wait_for_copies(int pending);
 
+// Reads a byte: ends the launch where it cannot be read.
+void touch(const void* address);
+
+// How a kernel is launched: when the one before it has ended, or earlier.
+//
+// An early one is run in two parts where threads go forwards: all threads of a block up to here, with
+// device memory that faults unless it holds weights, as if the kernel before had not run yet; then
+// what comes behind. A thread that ends without having been here ends the launch. Where threads go
+// backwards this does nothing, so that nobody takes it for a barrier.
+enum class Begins { after, early };
+void wait_for_predecessor(Place place = Place::current());
+
 // A product that happens when its group is waited for. The place of its sums is poison until no
 // group that adds to them is left; what it adds to is what `claim_sums` gives.
 float* claim_sums(float* sums, int count);
@@ -64,7 +76,7 @@ inline constexpr int POISON = 0xff;
 
 // Runs call(arguments) once for each thread of the grid.
 cudaError_t launch(const void* kernel, void (*call)(void* arguments), void* arguments, dim3 grid,
-                   dim3 block, std::size_t shared_bytes);
+                   dim3 block, std::size_t shared_bytes, Begins begins);
 
 // The sentence about the first failure since `clear_message`; empty if there was none.
 const char* message();

@@ -127,3 +127,42 @@ __global__ void misaligned(float* y, const float* x) {
 extern "C" int four_at_once(float* y, const float* x) {
   return launch(misaligned, dim3(1), dim3(1), 0, nullptr, y, x);
 }
+
+// y = w·x, both of n, by kernels that begin before x is there: right, and with one mistake each.
+struct Scaling {
+  float* y;
+  const float *w, *x;
+  long n;
+};
+
+enum class Mistake { none, never_waits, some_wait, reads_early, copies_early, writes_early };
+
+template <Mistake mistake>
+__global__ void scale_early(Awaited<Scaling> given) {
+  __shared__ __align__(16) float copied[64][4];
+  const Scaling& early = given.early();
+  const int i = threadIdx.x;
+  const float w = early.w[i];
+  prefetch_l2(early.w + i);
+  if (mistake == Mistake::copies_early) cp_async_16(copied[i], early.x + i / 4 * 4, 16);
+  if (mistake == Mistake::writes_early) early.y[i] = 0.0f;
+  volatile float x = mistake == Mistake::reads_early ? early.x[i] : 0.0f;
+  const bool waits = mistake == Mistake::some_wait ? i != 40 : mistake != Mistake::never_waits;
+  if (!waits) return;
+  x = given.wait().x[i];
+  early.y[i] = w * x;
+}
+template <Mistake mistake>
+int scaled_early(float* y, const float* w, const float* x, long n) {
+  return launch(scale_early<mistake>, dim3(1), dim3(n), 0, nullptr, Scaling{y, w, x, n});
+}
+#define SCALED(mistake)                                                                     \
+  extern "C" int scaled_##mistake(float* y, const float* w, const float* x, long n) {       \
+    return scaled_early<Mistake::mistake>(y, w, x, n);                                      \
+  }
+SCALED(none)
+SCALED(never_waits)
+SCALED(some_wait)
+SCALED(reads_early)
+SCALED(copies_early)
+SCALED(writes_early)

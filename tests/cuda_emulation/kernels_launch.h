@@ -5,6 +5,8 @@
 
 #include <cstddef>
 
+#include "predecessor.h"
+
 namespace dfc::cuda {
 
 template <class... Parameters>
@@ -17,8 +19,18 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
         static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return error;
   }
+  constexpr auto begins = (is_awaited<Parameters> || ...) ? emulation::Begins::early
+                                                          : emulation::Begins::after;
   return emulation::launch_call<Parameters...>(kernel, grid, block, shared_bytes, stream,
-                                               {arguments...});
+                                               {arguments...}, begins);
+}
+
+template <class... Parameters>
+cudaError_t launch_following(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                             void** arguments, std::size_t shared_bytes, cudaStream_t stream) {
+  return emulation::launch_array(kernel, grid, block, arguments, shared_bytes, stream,
+                                 std::index_sequence_for<Parameters...>(),
+                                 emulation::Begins::early);
 }
 
 }  // namespace dfc::cuda

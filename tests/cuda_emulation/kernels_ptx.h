@@ -147,6 +147,12 @@ inline uint4 load_once_16(const void* global, Place place = Place::current()) {
   return *static_cast<const uint4*>(global);
 }
 
+inline void prefetch_l2(const void* global) { emulation::touch(global); }
+
+inline void wait_for_predecessor() { emulation::wait_for_predecessor(); }
+
+inline void let_successor_begin() {}
+
 inline float exp2_approximate(float value) { return std::exp2(value); }
 
 }  // namespace dfc::cuda

@@ -40,6 +40,12 @@ class Library:
         made[...] = array
         return made
 
+    def weight(self, array: np.ndarray) -> np.ndarray:
+        """A copy that no kernel writes: they read it before they wait for their predecessor."""
+        made = self.copy(array)
+        self.functions.emulation_set_weight(ctypes.c_void_p(made.ctypes.data))
+        return made
+
     def call(self, name: str, *arguments: Any) -> None:
         """Calls a function: arrays become pointers, integers ``long``, floats ``double``.
 

@@ -19,7 +19,14 @@ constexpr std::size_t SHARED_BYTES = 48 << 10, MOST_SHARED_BYTES = 227 << 10;
 struct Buffer {
   char* region;
   std::size_t region_bytes, bytes;
+  bool is_weight = false;
+
+  void protect(int how) const {
+    if (region_bytes > 2 * PAGE) mprotect(region + PAGE, region_bytes - 2 * PAGE, how);
+  }
 };
+
+bool closed = false;
 
 std::map<std::uintptr_t, Buffer> buffers;  // by the address of the first byte
 std::map<const void*, std::size_t> shared_bytes;
@@ -58,6 +65,20 @@ bool release(void* pointer) {
   return true;
 }
 
+void close_memory(const void* but) {
+  for (const auto& [start, buffer] : buffers)
+    if (start != number(but)) buffer.protect(buffer.is_weight ? PROT_READ : PROT_NONE);
+  closed = true;
+}
+
+void open_memory() {
+  if (!closed) return;
+  for (const auto& [start, buffer] : buffers) buffer.protect(PROT_READ | PROT_WRITE);
+  closed = false;
+}
+
+bool is_memory_closed() { return closed; }
+
 bool is_device_memory(const void* pointer) {
   auto found = buffers.upper_bound(number(pointer));
   if (found == buffers.begin()) return false;
@@ -70,6 +91,11 @@ std::string describe_address(const void* address) {
   for (const auto& [start, buffer] : buffers) {
     const std::uintptr_t at = number(address), first = number(buffer.region);
     if (at < first || at >= first + buffer.region_bytes) continue;
+    if (closed && at >= start && at < start + buffer.bytes) {
+      std::snprintf(line, sizeof line, "a buffer of %zu bytes before it waits for its predecessor",
+                    buffer.bytes);
+      return line;
+    }
     const bool before = at < start;
     std::snprintf(line, sizeof line, "memory %zu bytes %s of a buffer of %zu bytes",
                   before ? start - at : at - start - buffer.bytes,
@@ -109,6 +135,11 @@ bool set_most_dynamic_bytes(const void* kernel, std::size_t bytes) {
 extern "C" {
 
 void* emulation_allocate(std::size_t bytes) { return emulation::allocate(bytes); }
+
+// Kernels may read this buffer before they wait for their predecessor.
+void emulation_set_weight(void* pointer) {
+  emulation::buffers.at(emulation::number(pointer)).is_weight = true;
+}
 
 int emulation_release(void* pointer) { return emulation::release(pointer); }
 

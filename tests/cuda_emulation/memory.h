@@ -18,6 +18,12 @@ bool release(void* pointer);
 
 bool is_device_memory(const void* pointer);
 
+// Keeps everything but weights and one buffer from being touched, and the weights from being written,
+// until it is opened again.
+void close_memory(const void* but);
+void open_memory();
+bool is_memory_closed();
+
 // Where an address lies: in a sentence about the nearest buffer.
 std::string describe_address(const void* address);
 

@@ -135,7 +135,7 @@ class EmulatedModel:
             case "input":
                 return library.copy(inputs[name])
             case "weight":
-                return library.copy(pack(self.program.data[name], declared.layout))
+                return library.weight(pack(self.program.data[name], declared.layout))
             case "persist":
                 start = self.program.data.get(name, np.zeros(shape, dtype))
                 return library.copy(self.persistent.get(name, start))

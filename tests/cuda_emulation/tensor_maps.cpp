@@ -63,6 +63,7 @@ void load_box(void* shared, const CUtensorMap& map, unsigned long long* barrier,
     fail("a copy to an address that is not aligned to 1024 bytes", place);
   if (reinterpret_cast<std::uintptr_t>(&map) % 64)
     fail("a map at an address that is not aligned to 64 bytes", place);
+  touch(of.base);  // it may be read from now on
   std::size_t count = 1;
   for (unsigned axis = 0; axis < of.axes; ++axis) count *= of.box[axis];
   auto* to = static_cast<unsigned char*>(shared);

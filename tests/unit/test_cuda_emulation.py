@@ -141,3 +141,35 @@ def test_an_address_that_is_not_aligned() -> None:
     x, y = normal(8), kernels().array((8,), np.float32)
     with pytest.raises(EmulationError, match="not aligned"):
         kernels().call("four_at_once", y, x)
+
+
+def test_a_kernel_that_begins_before_its_predecessor_has_ended() -> None:
+    x, w, y = normal(64), normal(64), kernels().array((64,), np.float32)
+    weights = kernels().weight(w)
+    kernels().call("scaled_none", y, weights, x, 64)
+    assert_close(y, (weights.astype(np.float64) * x).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "found"),
+    [
+        ("never_waits", r"block \(0, 0, 0\) ends and has not waited for its predecessor"),
+        (
+            "some_wait",
+            r"waits at wait_for_predecessor.* not all reach: thread \(40, 0, 0\) has ended",
+        ),
+        ("reads_early", "accesses a buffer of 256 bytes before it waits for its predecessor"),
+        ("copies_early", "accesses a buffer of 256 bytes before it waits for its predecessor"),
+        ("writes_early", "accesses a buffer of 256 bytes before it waits for its predecessor"),
+    ],
+)
+def test_what_a_kernel_must_not_do_before_it_waits(mistake: str, found: str) -> None:
+    x, y = normal(64), kernels().array((64,), np.float32)
+    with pytest.raises(EmulationError, match=found):
+        kernels().call(f"scaled_{mistake}", y, kernels().weight(normal(64)), x, 64)
+
+
+def test_only_weights_are_read_before_a_kernel_waits() -> None:
+    x, y = normal(64), kernels().array((64,), np.float32)
+    with pytest.raises(EmulationError, match="before it waits for its predecessor"):
+        kernels().call("scaled_none", y, normal(64), x, 64)

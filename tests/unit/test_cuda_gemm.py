@@ -58,8 +58,9 @@ using namespace dfc::cuda;
 
 template <class T>
 Gemm<T> product(const T* a, const T* b, T* c, const T* bias, const T* residual, const long* s) {
-  return {s[0], s[1], s[2], s[3], a, s[4], s[5], s[6], b, s[7], s[8], s[9],
-          c, s[10], s[11], bias, residual, s[12], s[13]};
+  const Gemm<T> p{s[0], s[1], s[2], s[3], a, s[4], s[5], s[6], b, s[7], s[8], s[9],
+                  c, s[10], s[11], bias, residual, s[12], s[13]};
+  return s[14] ? p.with_weights() : p;
 }
 #define OPERANDS(T) const T *a, const T *b, T *c, const T *bias, const T *residual, const long *s
 """
@@ -139,8 +140,9 @@ def check(
     b: str = "C",
     gaps: tuple[int, int] = (0, 0),
     wanted: int = 1,
+    weights: bool = False,
 ) -> None:
-    """Runs one product on fresh inputs and compares it with float64."""
+    """Runs one product on fresh inputs and compares it with float64; B may be weights."""
     batch, rows, columns, depth = extents
     random, library = np.random.default_rng(sum(extents)), products(dtype)
     kind = DTYPES[TYPES[dtype]]
@@ -152,8 +154,10 @@ def check(
     c[...] = np.array(7, kind)
     a_room, a_strides = strided(library, left, a, gaps[0])
     b_room, b_strides = strided(library, right, b, gaps[1])
+    if weights:
+        b_room = library.weight(b_room)
     c_strides = [columns + 3, c[0].size]
-    sizes = [*extents, *a_strides, *b_strides, *c_strides, columns, rows * columns]
+    sizes = [*extents, *a_strides, *b_strides, *c_strides, columns, rows * columns, weights]
     s = library.copy(np.array(sizes, np.int64))
     library.call(f"{function}_{dtype}", a_room, b_room, c, bias, residual, s, wanted)
     activation, rest = FUSED[dtype]
@@ -174,7 +178,7 @@ ODD = [(1, 1, 1, 1), (1, 1, 31, 7), (1, 7, 33, 31), (2, 31, 65, 33), (1, 67, 129
 @pytest.mark.parametrize("extents", SIZES, ids=str)
 @pytest.mark.parametrize("dtype", KINDS)
 def test_a_product(dtype: str, extents: tuple[int, int, int, int], b: str) -> None:
-    check(dtype, "any", extents, b=b)
+    check(dtype, "any", extents, b=b, weights=True)
 
 
 @emulated
@@ -214,14 +218,14 @@ def test_no_depth(dtype: str) -> None:
     [(dtype, i) for dtype, shapes in SHAPES.items() for i in range(len(shapes))],
 )
 def test_every_tile(dtype: str, number: int, b: str) -> None:
-    check(dtype, f"tile{number}", (1, 130, 136, 72), b=b)
+    check(dtype, f"tile{number}", (1, 130, 136, 72), b=b, weights=b == "C")
 
 
 @emulated
 @pytest.mark.parametrize("b", ["C", "F"])
 @pytest.mark.parametrize("dtype", KINDS)
 def test_k_split_among_blocks(dtype: str, b: str) -> None:
-    check(dtype, f"tile{len(SHAPES[dtype]) - 1}", (2, 20, 40, 520), b=b, wanted=64)
+    check(dtype, f"tile{len(SHAPES[dtype]) - 1}", (2, 20, 40, 520), b=b, wanted=64, weights=True)
 
 
 @emulated

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import special
 
+from dfcompiler.codegen.dace_sources import generate_program
+from dfcompiler.codegen.library import PRELUDE
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir import interpret, parse
 from dfcompiler.lowering import lower
@@ -321,3 +323,11 @@ def test_weights_and_values_of_whole_chunks_need_no_elements() -> None:
     source = source.replace("    @y", "    %0: f32[S, 64] = relu @x\n    @y")
     (instance,) = lower(parse(source), parse_target("cuda:sm_90")).instances["gemm"]
     assert "ELEMENTS" not in instance
+
+
+@pytest.mark.parametrize("role", ["weight", "input", "persist"])
+def test_only_weights_are_read_before_the_predecessor_has_ended(role: str) -> None:
+    source = product_text(x="f32[S, 64]", w="f32[64, 32]", y="f32[S, 32]")
+    lowered = lower(parse(source.replace("input @w", f"{role} @w")), parse_target("cuda:sm_90"))
+    generated = generate_program(lowered.sdfg, PRELUDE, lowered.work)
+    assert (".with_weights()" in generated.code) == (role == "weight")

@@ -32,17 +32,18 @@ inline constexpr int MERGE_THREADS = 128;
 
 template <class Products, class M, bool CAUSAL>
 __global__ void __launch_bounds__(Products::THREADS)
-    attend(const __grid_constant__ Attention<typename Products::Element, M> p,
+    attend(const __grid_constant__ Awaited<Attention<typename Products::Element, M>> given,
            const __grid_constant__ Split split, int tiles) {
   // The last rows see most keys if something hides the others: their blocks start first.
   const int tile = tiles - 1 - int(blockIdx.x) % tiles;
-  TiledAttention<Products, M, CAUSAL> work(p, split, tile, int(blockIdx.x) / tiles);
+  TiledAttention<Products, M, CAUSAL> work(given.wait(), split, tile, int(blockIdx.x) / tiles);
   work.run();
 }
 
 template <class T, class M, int CHUNKS, bool CAUSAL>
 __global__ void __launch_bounds__(32 * WARP_ROWS)
-    attend_by_warp(const __grid_constant__ Attention<T, M> p, int blocks) {
+    attend_by_warp(const __grid_constant__ Awaited<Attention<T, M>> given, int blocks) {
+  const Attention<T, M>& p = given.wait();
   const int row = int(blockIdx.x) % blocks * WARP_ROWS + int(threadIdx.x) / 32;
   if (row >= p.heads / p.kv_heads * p.queries) return;
   WarpAttention<T, M, CHUNKS, CAUSAL> work(p, row, int(blockIdx.x) / blocks);
@@ -52,7 +53,9 @@ __global__ void __launch_bounds__(32 * WARP_ROWS)
 // o of one row from the parts of its keys; one block for each row.
 template <class T, class M>
 __global__ void __launch_bounds__(MERGE_THREADS)
-    merge(const __grid_constant__ Attention<T, M> p, const __grid_constant__ Split split) {
+    merge(const __grid_constant__ Awaited<Attention<T, M>> given,
+          const __grid_constant__ Split split) {
+  const Attention<T, M>& p = given.wait();
   const long rows = p.heads / p.kv_heads * p.queries, width = p.value_width;
   const long parts = p.batch * p.kv_heads * rows * (width + 2);  // floats from a part to the next
   const Head<T, M> head(p, int(blockIdx.x / rows));

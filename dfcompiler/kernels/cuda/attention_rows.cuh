@@ -16,6 +16,7 @@
 #include <type_traits>
 
 #include "attention.h"
+#include "predecessor.h"
 #include "ptx.h"
 #include "storage.h"
 

@@ -353,8 +353,9 @@ class Step {
 
 template <class T, int WIDTH, int ROWS, Rotation rotation, bool CAUSAL>
 __global__ void __launch_bounds__(THREADS)
-    attend(const __grid_constant__ AttentionStep<T> p, const __grid_constant__ Parts parts) {
-  Step<T, WIDTH, ROWS, rotation, CAUSAL> work(p, parts);
+    attend(const __grid_constant__ Awaited<AttentionStep<T>> given,
+           const __grid_constant__ Parts parts) {
+  Step<T, WIDTH, ROWS, rotation, CAUSAL> work(given.wait(), parts);
   work.run();
 }
 

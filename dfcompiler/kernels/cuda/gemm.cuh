@@ -91,7 +91,7 @@ inline cudaError_t give_room(cudaStream_t stream, Split* split) {
 
 // Launches `kernel` for `tiles` tiles, with room for partial sums where k is split.
 template <class T>
-cudaError_t run(void (*kernel)(Gemm<T>, Split), long tiles, int threads, int shared_bytes,
+cudaError_t run(GemmKernel<T> kernel, long tiles, int threads, int shared_bytes,
                 cudaStream_t stream, const Gemm<T>& p, Split split) {
   const cudaError_t error = give_room(stream, &split);
   if (error != cudaSuccess) return error;
@@ -119,7 +119,7 @@ template <class S, class T, Activation activation, Residual residual,
 cudaError_t run_tiles(cudaStream_t stream, const Gemm<T>& p, long wanted, Along along_b) {
   constexpr Along depth = Along::depth, width = Along::width;
   const long tiles = p.batch * ceil_div(p.M, S::BM) * ceil_div(p.N, S::BN);
-  auto start = [&](void (*kernel)(Gemm<T>, Split)) {
+  auto start = [&](GemmKernel<T> kernel) {
     return run<T>(kernel, tiles, S::THREADS, S::SHARED_BYTES, stream, p,
                   split_of(p, tiles, wanted));
   };

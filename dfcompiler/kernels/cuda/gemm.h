@@ -41,6 +41,7 @@ struct Plan {
 //   residual: [batch, M, N] with contiguous rows; read where Residual is add or mul. It may be c.
 //   gain: [K], factors of the elements of normalized rows; read where there is a Norm.
 //   epsilon: what is added to the mean square of a row.
+//   b_is_weight: no kernel writes b, so that it is read before the kernel in front has ended.
 template <class T>
 struct Gemm {
   long batch, M, N, K;
@@ -57,6 +58,7 @@ struct Gemm {
   Plan plan{};
   const T* gain = nullptr;
   float epsilon = 0.0f;
+  bool b_is_weight = false;
 
   Gemm with(Plan chosen) const {
     Gemm same = *this;
@@ -68,6 +70,12 @@ struct Gemm {
     Gemm same = *this;
     same.gain = factors;
     same.epsilon = added;
+    return same;
+  }
+
+  Gemm with_weights() const {
+    Gemm same = *this;
+    same.b_is_weight = true;
     return same;
   }
 };

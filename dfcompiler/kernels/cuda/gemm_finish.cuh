@@ -11,6 +11,7 @@
 #include "cuda/math.h"
 #include "gemm.h"
 #include "last_block.cuh"
+#include "predecessor.h"
 #include "storage.h"
 
 namespace dfc::cuda {
@@ -27,6 +28,10 @@ struct Split {
   float* partial = nullptr;
   unsigned* done = nullptr;
 };
+
+// Kernels of products.
+template <class T>
+using GemmKernel = void (*)(Awaited<Gemm<T>>, Split);
 
 // Which tile of c and which part of k a block has. Tiles that run at the same time form squares of
 // GROUP rows of tiles, so that they share operands in the L2.

@@ -86,13 +86,16 @@ __device__ inline void float_step(float (&sums)[S::TM][S::TN], const float* a, c
 }
 
 template <class S, Along along_a, Along along_b, Activation activation, Residual residual>
-__global__ void __launch_bounds__(S::THREADS) gemm_float(Gemm<float> p, Split split) {
+__global__ void __launch_bounds__(S::THREADS)
+    gemm_float(Awaited<Gemm<float>> given, Split split) {
   using TileA = OperandTile<float, along_a, S::BM, S::BK, S::THREADS>;
   using TileB = OperandTile<float, along_b, S::BN, S::BK, S::THREADS>;
   static_assert(TileA::depth_first);
-  const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
-  const OperandPipeline<S, float, TileA, TileB, S::STAGES - 1> pipeline(
-      p, split, at, reinterpret_cast<float*>(dynamic_shared()));
+  const TilePlace at = TilePlace::of_block<S::BM, S::BN>(given.early(), split.parts);
+  OperandPipeline<S, float, TileA, TileB, S::STAGES - 1> pipeline(
+      given.early(), split, at, reinterpret_cast<float*>(dynamic_shared()));
+  pipeline.start_weights();
+  const Gemm<float>& p = given.wait();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / (S::BN / S::WARP_N) * S::WARP_M + lane / 8;
   const int warp_column = warp % (S::BN / S::WARP_N) * S::WARP_N;

@@ -186,7 +186,8 @@ inline constexpr int FINISH_THREADS = 256;
 
 // c = residual(activation(c)): what no epilogue of the library does.
 template <class T, Activation activation, Residual residual>
-__global__ void __launch_bounds__(FINISH_THREADS) finish_in_place(Gemm<T> p) {
+__global__ void __launch_bounds__(FINISH_THREADS) finish_in_place(Awaited<Gemm<T>> given) {
+  const Gemm<T>& p = given.wait();
   const long at = static_cast<long>(blockIdx.x) * FINISH_THREADS + threadIdx.x;
   if (at >= p.batch * p.M * p.N) return;
   const long column = at % p.N, row = at / p.N % p.M, batch = at / p.N / p.M;

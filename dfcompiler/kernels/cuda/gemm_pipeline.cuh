@@ -9,6 +9,9 @@
 // Each step is one group of cp.async, an empty one behind the last step: to wait for a step is to
 // wait until all but the AHEAD - 1 youngest groups are there. A stage is filled again only behind
 // the barrier that all threads reach after they are done with it.
+//
+// Tiles of B that is a weight are on their way before the kernel waits for its predecessor: their
+// copies are of the first group then.
 #pragma once
 
 #include "gemm_finish.cuh"
@@ -33,12 +36,33 @@ class OperandPipeline {
   __device__ const T* a(int step) const { return tile(step); }
   __device__ const T* b(int step) const { return tile(step) + TileA::ELEMENTS; }
 
-  // Starts the first AHEAD steps.
+  // Starts B of the first AHEAD steps where no kernel writes it: before the predecessor is waited
+  // for, and nothing else is.
+  __device__ void start_weights() {
+    if constexpr (BEGINS_EARLY) {
+      if (!p_.b_is_weight) return;
+      for (int step = 0; step < AHEAD && step < steps(); ++step) fill_b(step);
+      b_started_ = true;
+    }
+  }
+  // Starts the first AHEAD steps, or what is missing of them.
   __device__ void start() const {
-    for (int step = 0; step < AHEAD; ++step) fill(step);
+    for (int step = 0; step < AHEAD; ++step) {
+      if (step < steps()) {
+        fill_a(step);
+        if (!b_started_) fill_b(step);
+      }
+      cp_async_commit();
+    }
   }
   // Starts what is AHEAD of a step.
-  __device__ void fill_ahead_of(int step) const { fill(step + AHEAD); }
+  __device__ void fill_ahead_of(int step) const {
+    if (step + AHEAD < steps()) {
+      fill_a(step + AHEAD);
+      fill_b(step + AHEAD);
+    }
+    cp_async_commit();
+  }
   // Waits for what this thread copies of the next step; a barrier comes after it.
   __device__ void wait() const { cp_async_wait<AHEAD - 1>(); }
 
@@ -59,14 +83,15 @@ class OperandPipeline {
     return shared_ + step % S::STAGES * (TileA::ELEMENTS + TileB::ELEMENTS);
   }
 
-  __device__ void fill(int step) const {
-    if (step < steps()) {
-      const long k = static_cast<long>(step) * S::BK;
-      TileA::fill(tile(step), a_ + k * p_.a_col, p_.a_row, p_.a_col, p_.M - at_.row, depth_ - k);
-      TileB::fill(tile(step) + TileA::ELEMENTS, b_ + k * p_.b_row, p_.b_col, p_.b_row,
-                  p_.N - at_.column, depth_ - k);
-    }
-    cp_async_commit();
+  __device__ void fill_a(int step) const {
+    const long k = static_cast<long>(step) * S::BK;
+    TileA::fill(tile(step), a_ + k * p_.a_col, p_.a_row, p_.a_col, p_.M - at_.row, depth_ - k);
+  }
+
+  __device__ void fill_b(int step) const {
+    const long k = static_cast<long>(step) * S::BK;
+    TileB::fill(tile(step) + TileA::ELEMENTS, b_ + k * p_.b_row, p_.b_col, p_.b_row,
+                p_.N - at_.column, depth_ - k);
   }
 
   const Gemm<T>& p_;
@@ -74,6 +99,7 @@ class OperandPipeline {
   long depth_;
   const T *a_, *b_;
   T* shared_;
+  bool b_started_ = false;
 };
 
 }  // namespace dfc::cuda

@@ -112,13 +112,16 @@ __device__ inline void tensor_step(float (&sums)[S::WM / 16][S::WN / 8][4], cons
 }
 
 template <class S, class T, Along along_a, Along along_b, Activation activation, Residual residual>
-__global__ void __launch_bounds__(S::THREADS, S::RESIDENT) gemm_tensor(Gemm<T> p, Split split) {
+__global__ void __launch_bounds__(S::THREADS, S::RESIDENT)
+    gemm_tensor(Awaited<Gemm<T>> given, Split split) {
   using TileA = OperandTile<T, along_a, S::BM, S::BK, S::THREADS>;
   using TileB = OperandTile<T, along_b, S::BN, S::BK, S::THREADS>;
   static_assert(TileA::depth_first);
-  const TilePlace at = TilePlace::of_block<S::BM, S::BN>(p, split.parts);
-  const OperandPipeline<S, T, TileA, TileB, S::STAGES - 1> pipeline(
-      p, split, at, reinterpret_cast<T*>(dynamic_shared()));
+  const TilePlace at = TilePlace::of_block<S::BM, S::BN>(given.early(), split.parts);
+  OperandPipeline<S, T, TileA, TileB, S::STAGES - 1> pipeline(
+      given.early(), split, at, reinterpret_cast<T*>(dynamic_shared()));
+  pipeline.start_weights();
+  const Gemm<T>& p = given.wait();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / (S::BN / S::WN) * S::WM, column = warp % (S::BN / S::WN) * S::WN;
   float sums[S::WM / 16][S::WN / 8][4] = {};

@@ -56,12 +56,16 @@ inline constexpr int VECTOR_COLUMNS = residual == Residual::gate ? 1 : 2;
 
 template <int ROWS, class T, Norm norm, Activation activation, Residual residual>
 __global__ void __launch_bounds__(VECTOR_THREADS, 2)
-    gemm_vector_depth(Gemm<T> p, Split) {
+    gemm_vector_depth(Awaited<Gemm<T>> given, Split) {
   constexpr int PER_CHUNK = 16 / sizeof(T), WARPS = VECTOR_THREADS / 32, STEP = 32 * PER_CHUNK;
   constexpr int COLUMNS = VECTOR_COLUMNS<residual>, AHEAD = VECTOR_AHEAD<ROWS>;
+  const Gemm<T>& p = given.early();
   const long groups = (p.N + COLUMNS * WARPS - 1) / (COLUMNS * WARPS);
   const long column = (blockIdx.x % groups * WARPS + threadIdx.x / 32) * COLUMNS;
   const long batch = blockIdx.x / groups;
+  // Weights are on their way before the kernel in front has ended.
+  const bool early = BEGINS_EARLY && p.b_is_weight && column < p.N;
+  if (!early) given.wait();
   if (column >= p.N) return;
   const int lane = threadIdx.x % 32, depth = static_cast<int>(p.K);
   const T* a = p.a + batch * p.a_batch;
@@ -97,6 +101,7 @@ __global__ void __launch_bounds__(VECTOR_THREADS, 2)
   };
 #pragma unroll
   for (int s = 0; s < AHEAD; ++s) ask(s, lane * PER_CHUNK + s * STEP);
+  if (early) given.wait();
   for (int first = lane * PER_CHUNK; first < depth; first += AHEAD * STEP) {
 #pragma unroll
     for (int s = 0; s < AHEAD; ++s) {

@@ -119,14 +119,35 @@ __device__ inline void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" : : "n"(pending) : "memory");
 }
 
-// 16 bytes that are read once: they take no place in the L1. `global` is aligned to 16, and nothing
-// writes there while the kernel runs.
+// 16 bytes that are read once: they take no place in the L1. `global` is aligned to 16.
+//
+// Not ld.global.nc: the kernel before may write there while this one is there already.
 __device__ inline uint4 load_once_16(const void* global) {
   uint4 value;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                : "l"(global));
   return value;
+}
+
+// Brings the bytes at `global` into the L2.
+__device__ inline void prefetch_l2(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(global));
+}
+
+// Waits until the kernel before this one is done and what it wrote can be read; see predecessor.h.
+// On devices before sm_90 a kernel begins when that is so.
+__device__ inline void wait_for_predecessor() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The kernel behind this one may begin when every block has come here or has ended.
+__device__ inline void let_successor_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
 }
 
 // 2 to the power of value, as the hardware approximates it (relative error 2^-22).

@@ -259,6 +259,8 @@ def _launch_code(
     gemm = f"{_SPACE}Gemm<{dtype}>{{{', '.join(fields)}}}"
     if found.gain:
         gemm = f"{gemm}.normalized(_gain, {found.epsilon!r}f)"
+    if found.b_is_weight:
+        gemm = f"{gemm}.with_weights()"
     launch = ""
     for number, (template, plans) in enumerate(calls, 1):
         if number < len(calls):

@@ -13,6 +13,7 @@ from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
 from dfcompiler.ir.program import Op, Role
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.product import role_of
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes.matmul import Problem
 from dfcompiler.lowering.symbolic import expression, is_static, text
@@ -97,9 +98,7 @@ def plans_for(problem: Problem, plans: Sequence[Plan]) -> tuple[Plan, ...]:
 
 def is_aligned(context: Context, name: str, chunk: int) -> bool:
     """Whether a value certainly begins at 16 bytes: callers may hand inputs in at any address."""
-    container, _ = context.memory(name)
-    roles = {c.name: c.role for c in context.program.containers}
-    ours = roles.get(container) not in (Role.INPUT, Role.OUTPUT)
+    ours = role_of(context, name) not in (Role.INPUT, Role.OUTPUT)
     return ours and is_multiple(expression(context.place(name).offset), chunk)
 
 

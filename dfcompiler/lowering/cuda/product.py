@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dfcompiler.errors import UnsupportedError
-from dfcompiler.ir.program import Op
+from dfcompiler.ir.program import Op, Role
 from dfcompiler.ir.types import TensorType
 from dfcompiler.lowering.context import Context, location
 from dfcompiler.lowering.matmul import ACTIVATIONS, activation_of, stage_of
@@ -22,6 +22,7 @@ class Product:
     Attributes:
         a: left operand.
         b: right operand.
+        b_is_weight: whether it lies in a weight, which no kernel writes.
         bias: vector along the columns; empty for none.
         activation: ``none`` or what `kernels/cuda/gemm.h` calls it.
         residual: ``none``, ``add``, ``mul`` or ``gate``: the left half of the columns, activated,
@@ -33,6 +34,7 @@ class Product:
 
     a: str
     b: str
+    b_is_weight: bool = False
     bias: str = ""
     activation: str = "none"
     residual: str = "none"
@@ -76,7 +78,7 @@ def product_of(context: Context, op: Op) -> Product:
         raise unsupported(op, what or "it does not start with a matrix product")
     types = context.types_of(op)
     a, b = first.inputs
-    found, value = Product(a, b), first.result
+    found, value = Product(a, b, role_of(context, b) is Role.WEIGHT), first.result
     if norm is not None:
         found = _normalized(op, found, norm)
     if [inner.kind for inner in rest[:2]] == ["slice", "slice"]:
@@ -124,6 +126,12 @@ def _with_stage(
         f"{stage.kind} comes after {found.epilogue[2:] or 'nothing'}; the kernel's order is "
         "bias, activation, residual",
     )
+
+
+def role_of(context: Context, name: str) -> Role | None:
+    """The role of the container that a value lies in, if it lies in one."""
+    container, _ = context.memory(name)
+    return {c.name: c.role for c in context.program.containers}.get(container)
 
 
 def problem_of(context: Context, op: Op, found: Product) -> Problem:
