@@ -107,10 +107,8 @@ static int set_memory(char *to, const char *from, int64_t bytes) {
 // Uploads the weights; the mapping of their file is not needed afterwards.
 static char *take_weights(char *mapped, int64_t bytes) {
   char *base = allocate(bytes);
-  cudaError_t code =
+  const cudaError_t code =
       base ? cudaMemcpy(base, mapped, size_t(bytes), cudaMemcpyHostToDevice) : cudaSuccess;
-  // The copy may return before all is there, and kernels of other streams do not wait for it.
-  if (base && code == cudaSuccess) code = cudaDeviceSynchronize();
   munmap(mapped, size_t(bytes));
   if (!base) {
     no_memory("the weights need", bytes);
