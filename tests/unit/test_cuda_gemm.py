@@ -264,9 +264,10 @@ def test_few_normalized_rows(extents: tuple[int, int, int, int], dtype: str, res
     # Rows begin at 16 bytes in one case of two; those of B always do.
     a, a_strides = strided(library, drawn(batch, rows, depth), "C", 8 if rows > 1 else 1)
     b, b_strides = strided(library, drawn(batch, depth, width) / kind(8), "F", 8)
+    b = library.weight(b)
     bias, other = library.copy(drawn(width)), library.copy(drawn(batch, rows, columns))
     gain, c = library.copy(drawn(depth)), library.array((batch, rows, columns), kind)
-    sizes = [*extents, *a_strides, *b_strides, columns, rows * columns, columns, rows * columns]
+    sizes = [*extents, *a_strides, *b_strides, columns, rows * columns, columns, rows * columns, 1]
     s = library.copy(np.array(sizes, np.int64))
     offset = None if residual == "gate" else bias
     library.call(f"{residual}_{kind.__name__}", a, b, c, offset, other, s, gain)
