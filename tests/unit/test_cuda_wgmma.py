@@ -104,7 +104,7 @@ def check(
     if shared_b:
         b_strides[2] = 0
     c_strides = [room, rows * room]
-    sizes = [*extents, *a_strides, *b_strides, *c_strides, *c_strides]
+    sizes = [*extents, *a_strides, *b_strides, *c_strides, *c_strides, 0]
     s = library.copy(np.array(sizes, np.int64))
     given = library.copy(bias) if biased else None
     library.call(function, a_room, b_room, c, given, residual, s, wanted)
