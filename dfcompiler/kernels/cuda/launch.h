@@ -3,7 +3,7 @@
 // A kernel with an Awaited parameter begins while the one before it still runs (predecessor.h).
 // Captured calls keep that: the edge between two such kernels of a CUDA graph is a programmatic one.
 //
-// A host emulator replaces this header (and ptx.h): nothing else launches kernels.
+// A host emulator replaces this header (and ptx.h): nothing else launches our own kernels.
 #pragma once
 
 #include <cuda_runtime.h>
