@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
+from dfcompiler.analysis.gpu_tiles import CHUNK_BYTES, VECTOR_ROWS
 from dfcompiler.ir import DType, Layout, Op, Program, TensorType
 from dfcompiler.ir.dims import product
 from dfcompiler.pipeline import Decline, Pass
 from passes.pack_weights import packable, read_otherwise, right_operands
 
 ALONG_DEPTH = Layout.permuted(1, 0)
-CHUNK_BYTES = 16
-"""What a thread reads of a column at once."""
 
 
 @dataclass(frozen=True)

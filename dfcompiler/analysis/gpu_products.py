@@ -8,15 +8,13 @@ from functools import cache
 
 from dfcompiler.analysis.gpu_expansions import NATIVE
 from dfcompiler.analysis.gpu_plans import Plan, plan_for, plans_from
+from dfcompiler.analysis.gpu_tiles import CHUNK_BYTES
 from dfcompiler.analysis.gpu_tiling import best_plan
 from dfcompiler.analysis.gpu_time import BlockProduct, modelled
 from dfcompiler.ir.dims import Dim, product, same_shape
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType, TensorType
 from dfcompiler.target import CudaTarget
-
-CHUNK_BYTES = 16
-"""What a thread copies at once."""
 
 
 @dataclass(frozen=True)

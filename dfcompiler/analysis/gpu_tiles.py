@@ -13,6 +13,8 @@ from dfcompiler.target import CudaTarget
 
 VECTOR_ROWS = 8
 """Rows up to which a product is bound by reading B once: the matrix-vector kernel."""
+CHUNK_BYTES = 16
+"""What a thread copies of an operand at once."""
 LINE_BYTES = 128
 """Bytes that a multiprocessor reads from or writes to shared memory in a cycle."""
 

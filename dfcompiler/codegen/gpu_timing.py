@@ -14,15 +14,14 @@ from dfcompiler.codegen.store import digest, stored
 from dfcompiler.codegen.units import family_units
 from dfcompiler.errors import ToolchainError
 from dfcompiler.ir.types import DType
-from dfcompiler.lowering.cuda.matmul import FAMILIES, STORAGE
+from dfcompiler.lowering.cuda.cpp import SPACE, STORAGE
 from dfcompiler.lowering.cuda.matmul_cutlass import PLANNED, held_tiles, tiles_instance
+from dfcompiler.lowering.cuda.matmul_launch import FAMILIES
 from dfcompiler.target import CudaTarget
 
 LIBRARY = "timing.so"
 ELEMENTS = ("f32", "bf16", "f16")
 """Element types, in the order of their numbers in the library."""
-
-_SPACE = "dfc::cuda::"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Launch:
     @property
     def instances(self) -> tuple[tuple[str, str], ...]:
         """What units instantiate for it: families and texts."""
-        gemm = f"{_SPACE}Gemm<{self.storage}>"
+        gemm = f"{SPACE}Gemm<{self.storage}>"
         text = f"template cudaError_t {self.template}(cudaStream_t, {gemm});"
         return (self.family, text), *self.kernels
 
@@ -92,24 +91,24 @@ def _launch(wanted: Measurable, one: Candidate, tiles: Sequence[str]) -> Launch:
     epilogue, storage = wanted.epilogue, STORAGE[DType(wanted.dtype)]
     family = FAMILIES.get(one.expansion, "gemm")
     flags = [
-        f"{_SPACE}Activation::{epilogue.activation}",
-        f"{_SPACE}Residual::{epilogue.residual}",
+        f"{SPACE}Activation::{epilogue.activation}",
+        f"{SPACE}Residual::{epilogue.residual}",
     ]
     if one.expansion == NATIVE:
-        flags.append(f"{_SPACE}Floats::exact")
+        flags.append(f"{SPACE}Floats::exact")
     kernels: tuple[tuple[str, str], ...] = ()
     if one.expansion == "cutlass":
         held = [PLANNED[tile] for tile in tiles]
-        flags += [held_tiles(held), f"{_SPACE}{wanted.along.upper()}"]
+        flags += [held_tiles(held), f"{SPACE}{wanted.along.upper()}"]
         kernels = tuple(
             ("cutlass_tiles", tiles_instance(storage, tile, wanted.along.upper())) for tile in held
         )
     elif one.plan is not None:
-        flags.append(" | ".join(_SPACE + name for name in (wanted.along.upper(), *tiles)))
+        flags.append(" | ".join(SPACE + name for name in (wanted.along.upper(), *tiles)))
     plan = "" if one.plan is None else f"Plan{{{one.plan.tile.name}, {one.plan.parts}}}"
     return Launch(
         family,
-        f"{_SPACE}{family}<{storage}, {', '.join(flags)}>",
+        f"{SPACE}{family}<{storage}, {', '.join(flags)}>",
         plan,
         storage,
         epilogue.bias,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import dace
 
+from dfcompiler.analysis.gpu_tiles import CHUNK_BYTES
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.attention import attention_work, operands, refuse_tiled
 from dfcompiler.lowering.context import Context, location
+from dfcompiler.lowering.cuda.cpp import SPACE, STORAGE, checked, strided, truth
 from dfcompiler.lowering.cuda.maps import add_launch
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes.expansion import broadcast_strides
@@ -21,19 +22,11 @@ from dfcompiler.lowering.views import from_first_element
 
 WGMMA_WIDTH = 128
 """Elements of the widest heads that warp groups multiply."""
-STORAGE: Mapping[DType, str] = {
-    DType.F32: "float",
-    DType.F64: "double",
-    DType.BF16: "__nv_bfloat16",
-    DType.F16: "__half",
-}
-"""Element types of attention, as the kernels call them."""
 IMPLEMENTATIONS: Mapping[str, str] = {
     "native": "",
     "wgmma": f"bf16 or f16 on sm_90, heads of at most {WGMMA_WIDTH} elements",
 }
 """Expansions of attention, and what alone they are for; `native` is taken if none is asked for."""
-_SPACE = "dfc::cuda::"
 # As the kernels have it: rows of a key head that make one warp group.
 _LEAST_WGMMA_ROWS = 64
 # Widths of the tiled kernels, and the step and the end of those that a warp takes.
@@ -58,21 +51,21 @@ def lower_attention(context: Context, op: Op) -> None:
         raise UnsupportedError("attention writes rows; its result has a strided last axis", where)
     width = padded_width(context, op, where)
     dtype, mask = STORAGE[op.type.dtype], mask_type(context, op)
-    causal = "true" if op.attr("causal", False) else "false"
+    causal = truth(op.attr("causal", False))
     family, record = _choice(context, op, implementation, width, arrays)
-    template = f"{_SPACE}{family}<{dtype}, {mask}, {width}, {causal}>"
-    problem = f"{_SPACE}Attention<{dtype}, {mask}>"
+    template = f"{SPACE}{family}<{dtype}, {mask}, {width}, {causal}>"
+    problem = f"{SPACE}Attention<{dtype}, {mask}>"
     context.instantiate(family, f"template cudaError_t {template}(cudaStream_t, {problem});")
     call = f"{template}(__dace_current_stream, {problem}{{{_fields(op, arrays)}}})"
     work = attention_work(context, op)
-    add_launch(context, op, names, f"DFC_CUDA(__state, {call});", work=work)
+    add_launch(context, op, names, checked(call), work=work)
     context.record(record)
 
 
 def mask_type(context: Context, op: Op) -> str:
     """The C++ type of the mask's elements."""
     if len(op.inputs) < 4:
-        return f"{_SPACE}NoMask"
+        return f"{SPACE}NoMask"
     dtype = context.type(op.inputs[3]).dtype
     return "bool" if dtype is DType.BOOL else STORAGE[dtype]
 
@@ -146,7 +139,7 @@ def _why_not_wgmma(arrays: Mapping[str, dace.data.Array]) -> str:
         *outer, inner = arrays[connector].strides
         if is_static(inner) and int(inner) != 1:
             return f"the elements of a row of {connector[1:]} are {int(inner)} apart"
-        pack = 16 // arrays[connector].dtype.bytes
+        pack = CHUNK_BYTES // arrays[connector].dtype.bytes
         for extent, stride in zip(arrays[connector].shape, outer, strict=False):
             if is_static(extent) and int(extent) == 1:
                 continue
@@ -160,9 +153,6 @@ def _fields(op: Op, arrays: Mapping[str, dace.data.Array]) -> str:
     batch, heads, queries, width = q.shape
     keys, value_width = k.shape[2], v.shape[3]
     sizes = (batch, heads, k.shape[1], queries, keys, width, value_width)
-
-    def strided(connector: str, strides: Sequence[Any]) -> str:
-        return f"{connector}, {{{', '.join(map(text, strides))}}}"
 
     fields = [", ".join(map(text, sizes))]
     fields += [strided(c, array.strides) for c, array in (("_q", q), ("_k", k), ("_v", v))]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import dace
 
@@ -12,7 +11,7 @@ from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context, location
-from dfcompiler.lowering.cuda.attention import STORAGE
+from dfcompiler.lowering.cuda.cpp import SPACE, STORAGE, checked, strided, truth
 from dfcompiler.lowering.cuda.maps import add_launch
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes.expansion import broadcast_strides
@@ -20,7 +19,6 @@ from dfcompiler.lowering.rotary import pairs_of
 from dfcompiler.lowering.symbolic import contraction_work, expression, is_static, product, text
 from dfcompiler.lowering.views import from_first_element
 
-_SPACE = "dfc::cuda::"
 WIDTHS = (32, 64, 128)
 """Widths of heads that the kernel has."""
 MOST_ROWS = 8
@@ -84,10 +82,10 @@ def lower_attention_step(context: Context, op: Op) -> None:
     }
     rows = _check(context, op, found, arrays)
     dtype, width = STORAGE[op.type.dtype], int(op.type.shape[3])
-    causal = "true" if found.attention.attr("causal", False) else "false"
-    rotation = f"{_SPACE}Rotation::{found.rotation}"
-    template = f"{_SPACE}attention_step<{dtype}, {width}, {rows}, {rotation}, {causal}>"
-    problem = f"{_SPACE}AttentionStep<{dtype}>"
+    causal = truth(found.attention.attr("causal", False))
+    rotation = f"{SPACE}Rotation::{found.rotation}"
+    template = f"{SPACE}attention_step<{dtype}, {width}, {rows}, {rotation}, {causal}>"
+    problem = f"{SPACE}AttentionStep<{dtype}>"
     signature = f"(cudaStream_t, {problem})"
     context.instantiate("attention_step", f"template cudaError_t {template}{signature};")
     fields = _fields(found, arrays)
@@ -95,7 +93,7 @@ def lower_attention_step(context: Context, op: Op) -> None:
     batch, heads, queries, _ = (expression(dim) for dim in op.type.shape)
     keys = arrays["_k"].shape[2] + arrays["_new_k"].shape[2]
     work = contraction_work(keys * 2 * width, product((batch, heads, queries)))
-    add_launch(context, op, found.reads, f"DFC_CUDA(__state, {call});", work=work)
+    add_launch(context, op, found.reads, checked(call), work=work)
     turned = "" if found.rotation == "none" else f", rotated in {found.rotation}"
     reason = f"up to {rows} rows of a key head; new keys{turned} are read beside the cache"
     context.record(KernelRecord(op, f"native attention step {op.type.dtype.value} {width}", reason))
@@ -133,9 +131,6 @@ def _fields(found: Step, arrays: Mapping[str, dace.data.Array]) -> str:
     q, k, fresh = arrays["_q"], arrays["_k"], arrays["_new_k"]
     batch, heads, queries, _ = q.shape
     sizes = (batch, heads, k.shape[1], queries, k.shape[2], fresh.shape[2])
-
-    def strided(connector: str, strides: Sequence[Any]) -> str:
-        return f"{connector}, {{{', '.join(map(text, strides))}}}"
 
     rows = ("_q", "_k", "_v", "_new_k", "_new_v", "_o")
     fields = [", ".join(map(text, sizes))]

@@ -11,6 +11,7 @@ from dfcompiler.analysis.captured_loops import why_not_captured
 from dfcompiler.ir.program import Loop
 from dfcompiler.lowering.context import Context
 from dfcompiler.lowering.control import add_loop
+from dfcompiler.lowering.cuda.cpp import checked, truth
 from dfcompiler.lowering.maps import Access, add_tasklet, whole
 from dfcompiler.lowering.profile import PROFILE
 from dfcompiler.lowering.symbolic import expression, text, unit_range
@@ -35,7 +36,7 @@ def add_captured_loop(context: Context, loop: Loop, lower_body: Callable[[], Non
     if is_measured or _is_in_loop(context.region) or why_not_captured(loop):
         add_loop(context, loop, lower_body)
         return
-    has_flag = str(bool(loop.until)).lower()
+    has_flag = truth(loop.until)
     step = f"dfc::cuda::step_loop<{has_flag}>(cudaStream_t, dfc::cuda::LoopStep)"
     context.instantiate("loop", f"template cudaError_t {step};")
     bounds = ", ".join(text(expression(dim)) for dim in (loop.start, loop.stop))
@@ -48,7 +49,7 @@ def add_captured_loop(context: Context, loop: Loop, lower_body: Callable[[], Non
     )
     context.captured_loops += 1
     state = context.add_state(context.label(f"{loop.name}_begin"))
-    add_tasklet(context, state, "begin_loop", reads, [], f"DFC_CUDA(__state, {call});")
+    add_tasklet(context, state, "begin_loop", reads, [], checked(call))
     region = LoopRegion(context.label(loop.name), "DFC_NEXT_PASS()")
     context.append(region)
     outer = context.enter(region)

@@ -9,44 +9,31 @@ from typing import Any
 
 from dfcompiler.analysis.gpu_expansions import CHOICES, NATIVE
 from dfcompiler.analysis.gpu_plans import Plan, plans_from
-from dfcompiler.analysis.gpu_tiles import VECTOR_ROWS
-from dfcompiler.errors import UnsupportedError
+from dfcompiler.analysis.gpu_tiles import CHUNK_BYTES, VECTOR_ROWS
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.cpp import SPACE, STORAGE
 from dfcompiler.lowering.cuda.maps import add_launch
-from dfcompiler.lowering.cuda.matmul_cutlass import (
-    cutlass_flags,
-    cutlass_record,
-    why_not_cutlass,
-)
+from dfcompiler.lowering.cuda.matmul_cutlass import cutlass_record, why_not_cutlass
 from dfcompiler.lowering.cuda.matmul_kernels import (
     is_vector_plan,
-    kernels_of,
-    plan_code,
     plans_for,
-    record_of,
     takes_columns,
 )
+from dfcompiler.lowering.cuda.matmul_launch import instantiated, launch_code, launcher_of
+from dfcompiler.lowering.cuda.matmul_pure import add_pure
+from dfcompiler.lowering.cuda.matmul_record import record_of
 from dfcompiler.lowering.cuda.product import Product, problem_of, product_of, unsupported
-from dfcompiler.lowering.lowered import KernelRecord
-from dfcompiler.lowering.maps import MapBody, add_map
-from dfcompiler.lowering.maps import whole as whole_array
-from dfcompiler.lowering.nodes.expansion import offset
 from dfcompiler.lowering.nodes.matmul import Problem
 from dfcompiler.lowering.symbolic import (
     contraction_work,
     expression,
     product,
-    text,
 )
 
-STORAGE: Mapping[DType, str] = {
-    DType.F32: "float",
-    DType.BF16: "__nv_bfloat16",
-    DType.F16: "__half",
-}
-"""Element types of products, as the kernels call them."""
+ELEMENTS = (DType.F32, DType.BF16, DType.F16)
+"""Element types of products."""
 IMPLEMENTATIONS: Mapping[str, str] = {
     "native": "",
     "tf32": "floats, rounded to tf32",
@@ -56,13 +43,6 @@ IMPLEMENTATIONS: Mapping[str, str] = {
     "pure": "",
 }
 """Expansions of products, and what alone they are for; `native` is taken where none is named."""
-FAMILIES: Mapping[str, str] = {
-    "cublaslt": "gemm_lt",
-    "wgmma": "gemm_wgmma",
-    "cutlass": "gemm_cutlass",
-}
-"""The header of the kernels of each expansion that has one of its own."""
-_SPACE = "dfc::cuda::"
 
 
 def lower_product(context: Context, op: Op) -> None:
@@ -91,7 +71,7 @@ def lower_product(context: Context, op: Op) -> None:
     if not found.is_plain:
         _add_columns(context, op, found, problem, implementation)
     elif implementation == "pure":
-        _add_pure(context, op, found, problem)
+        add_pure(context, op, found, problem, _work(context, op, found))
     else:
         _add_launches(context, op, found, problem, implementation, chosen)
 
@@ -112,10 +92,10 @@ def _add_launches(
     # Plans are for the kernels that the operator names.
     plans = _plans_of(context, op, problem) if implementation == chosen else ()
     calls = [
-        (_template(context, op, found, problem, own or implementation, some), some)
+        (launcher_of(context, op, found, problem, own or implementation, some), some)
         for own, some in runs(plans)
     ]
-    code = _launch_code(op, found, problem, calls)
+    code = launch_code(op, found, problem, calls)
     add_launch(context, op, found.reads, code, work=_work(context, op, found))
     if implementation == "cutlass" and not plans:
         context.record(cutlass_record(context, op, found, problem))
@@ -135,7 +115,7 @@ def _check_types(context: Context, op: Op, found: Product) -> None:
             raise unsupported(op, f"the kernel does not read the layout {layout} of {name}")
     dtypes = [context.type(name).dtype for name in found.reads.values()]
     kind = op.type.dtype
-    if kind not in STORAGE or any(dtype is not kind for dtype in dtypes):
+    if kind not in ELEMENTS or any(dtype is not kind for dtype in dtypes):
         names = ", ".join(dict.fromkeys(dtype.value for dtype in dtypes))
         raise unsupported(op, f"there is no kernel for operands of {names} into {kind.value}")
 
@@ -146,51 +126,23 @@ def runs(plans: Sequence[Plan]) -> list[tuple[str, Sequence[Plan]]]:
     return [*found] or [("", ())]
 
 
-def _template(
-    context: Context,
-    op: Op,
-    found: Product,
-    problem: Problem,
-    implementation: str,
-    plans: Sequence[Plan],
-) -> str:
-    """The launcher of an expansion with these plans, which the program instantiates."""
-    family = FAMILIES.get(implementation, "gemm")
-    dtype = STORAGE[op.type.dtype]
-    flags = [f"{_SPACE}Activation::{found.activation}", f"{_SPACE}Residual::{found.residual}"]
-    if family == "gemm":
-        flags.append(f"{_SPACE}Floats::{'tf32' if implementation == 'tf32' else 'exact'}")
-    if implementation == "cutlass":
-        flags += cutlass_flags(context, op, found, problem, dtype, plans)
-    elif family != "gemm_lt":
-        flags.append(kernels_of(context, op, (found.a, found.b), problem, implementation, plans))
-    return _instance(context, family, f"{_SPACE}{family}<{dtype}, {', '.join(flags)}>", dtype)
-
-
-def _instance(context: Context, family: str, template: str, dtype: str) -> str:
-    """The launcher `template`, which the program instantiates."""
-    signature = f"(cudaStream_t, {_SPACE}Gemm<{dtype}>)"
-    context.instantiate(family, f"template cudaError_t {template}{signature};")
-    return template
-
-
 def _add_columns(
     context: Context, op: Op, found: Product, problem: Problem, implementation: str
 ) -> None:
     """The matrix-vector kernel, which alone normalizes rows and has the sums of gates."""
-    if not takes_columns(problem, 16 // op.type.dtype.bytes):
+    if not takes_columns(problem, CHUNK_BYTES // op.type.dtype.bytes):
         raise unsupported(
             op,
             "normalized rows and gates are for at most "
             f"{VECTOR_ROWS} rows, and for weights along depth in whole chunks of 16 bytes",
         )
     enums = {"Activation": found.activation, "Residual": found.residual, "Floats": "exact"}
-    flags = [f"{_SPACE}{enum}::{name}" for enum, name in enums.items()]
-    flags += [f"{_SPACE}DEPTH | {_SPACE}VECTOR"]
-    flags += [f"{_SPACE}Norm::{'root_mean_square' if found.gain else 'none'}"]
+    flags = [f"{SPACE}{enum}::{name}" for enum, name in enums.items()]
+    flags += [f"{SPACE}DEPTH | {SPACE}VECTOR"]
+    flags += [f"{SPACE}Norm::{'root_mean_square' if found.gain else 'none'}"]
     dtype = STORAGE[op.type.dtype]
-    template = _instance(context, "gemm", f"{_SPACE}gemm<{dtype}, {', '.join(flags)}>", dtype)
-    code = _launch_code(op, found, problem, [(template, ())])
+    template = instantiated(context, "gemm", f"{SPACE}gemm<{dtype}, {', '.join(flags)}>", dtype)
+    code = launch_code(op, found, problem, [(template, ())])
     add_launch(context, op, found.reads, code, work=_work(context, op, found))
     asked = "" if implementation == NATIVE else f"; {implementation} has no such kernel"
     record = record_of(op, "few rows", found.epilogue, problem, NATIVE, ())
@@ -207,7 +159,7 @@ def _plans_of(context: Context, op: Op, problem: Problem) -> tuple[Plan, ...]:
     except ValueError as error:
         raise unsupported(op, str(error)) from error
     plans = plans_for(problem, plans)
-    chunk = 16 // op.type.dtype.bytes
+    chunk = CHUNK_BYTES // op.type.dtype.bytes
     vectors = (plan for plan in plans if plan.tile.name == "VECTOR")
     if not all(is_vector_plan(problem, plan, chunk) for plan in vectors):
         raise unsupported(
@@ -216,100 +168,6 @@ def _plans_of(context: Context, op: Op, problem: Problem) -> tuple[Plan, ...]:
             f"whole 16 bytes; this is {op.type} with a depth of {problem.depth}",
         )
     return plans
-
-
-def _launch_code(
-    op: Op, found: Product, problem: Problem, calls: Sequence[tuple[str, Sequence[Plan]]]
-) -> str:
-    """The call; batch axes but the last one become loops of the host around it.
-
-    Args:
-        op: the product.
-        found: its operands.
-        problem: its extents and strides.
-        calls: launchers, each with the plans that it takes, in the order of their rows.
-    """
-    dtype = STORAGE[op.type.dtype]
-    outer = len(problem.batch[:-1])
-    parameters = [f"_b{i}" for i in range(outer)]
-
-    def at(connector: str) -> str:
-        return f"{connector}{offset(parameters, problem.strides[connector][:outer])}"
-
-    def stride(connector: str) -> str:
-        inner = problem.strides[connector][:-2][outer:]
-        return text(inner[0]) if inner else "0"
-
-    def rows(connector: str) -> str:
-        if problem.columns != 1 and problem.strides[connector][-1] != 1:
-            raise UnsupportedError(f"operand {connector} of a matrix product has strided columns")
-        return text(problem.strides[connector][-2])
-
-    def matrix(connector: str) -> str:
-        row, column = problem.strides[connector][-2:]
-        return f"{at(connector)}, {text(row)}, {text(column)}, {stride(connector)}"
-
-    extents = (problem.batch[-1] if problem.batch else 1, problem.rows, problem.columns)
-    sizes = ", ".join(map(text, (*extents, problem.depth)))
-    fields = [sizes, matrix("_a"), matrix("_b"), f"{at('_o')}, {rows('_o')}, {stride('_o')}"]
-    if found.bias or found.other:
-        fields.append("_bias" if found.bias else "nullptr")
-    if found.other:
-        fields.append(f"{at('_residual')}, {rows('_residual')}, {stride('_residual')}")
-    gemm = f"{_SPACE}Gemm<{dtype}>{{{', '.join(fields)}}}"
-    if found.gain:
-        gemm = f"{gemm}.normalized(_gain, {found.epsilon!r}f)"
-    if found.b_is_weight:
-        gemm = f"{gemm}.with_weights()"
-    launch = ""
-    for number, (template, plans) in enumerate(calls, 1):
-        if number < len(calls):
-            launch += f"{text(problem.rows)} <= {plans[-1].most_rows} ? "
-        planned = f"{gemm}.with({plan_code(problem, plans)})" if plans else gemm
-        launch += f"{template}(__dace_current_stream, {planned})"
-        launch += " : " if number < len(calls) else ""
-    call = f"DFC_CUDA(__state, {launch});"
-    for name, extent in reversed(list(zip(parameters, problem.batch[:-1], strict=True))):
-        call = f"for (int64_t {name} = 0; {name} < {text(extent)}; ++{name}) {{\n{call}\n}}"
-    return call
-
-
-def _add_pure(context: Context, op: Op, found: Product, problem: Problem) -> None:
-    """One thread for each element of C, which walks along k: slow, and the oracle of the others."""
-    context.include(context.backend.scalars)
-    context.include("cuda/storage.h")
-    batch = [f"_b{i}" for i in range(len(problem.batch))]
-    axes = [*batch, "_i", "_j"]
-
-    def element(connector: str, indices: Sequence[str]) -> str:
-        strides = offset(indices, problem.strides[connector])
-        return f"dfc::cuda::to_float({connector}[0{strides}])"
-
-    lines = [
-        "float _sum = 0.0f;",
-        f"for (int64_t _k = 0; _k < {text(problem.depth)}; ++_k)",
-        f"  _sum += {element('_a', [*batch, '_i', '_k'])} * {element('_b', [*batch, '_k', '_j'])};",
-    ]
-    if found.bias:
-        lines.append("_sum += dfc::cuda::to_float(_bias[_j]);")
-    if found.activation != "none":
-        lines.append(f"_sum = dfc::{found.activation}(_sum);")
-    if found.other:
-        sign = "+" if found.residual == "add" else "*"
-        lines.append(f"_sum = _sum {sign} {element('_residual', axes)};")
-    place = offset(axes, problem.strides["_o"])
-    lines.append(f"_o[0{place}] = dfc::cuda::from_float<{STORAGE[op.type.dtype]}>(_sum);")
-    extents = (*problem.batch, problem.rows, problem.columns)
-    body = MapBody(
-        label="product",
-        ranges=list(zip(axes, extents, strict=True)),
-        reads=[whole_array(context, c, context.array(n)) for c, n in found.reads.items()],
-        writes=[whole_array(context, "_o", context.array(op.result))],
-        code="\n".join(lines),
-        work=_work(context, op, found),
-    )
-    add_map(context, context.new_state(op), body)
-    context.record(KernelRecord(op, "pure gemm", f"asked for{found.epilogue}"))
 
 
 def _work(context: Context, op: Op, found: Product) -> Any:

@@ -6,19 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any
 
+from dfcompiler.analysis.gpu_expansions import LEAST_ROWS
 from dfcompiler.analysis.gpu_plans import Plan
+from dfcompiler.analysis.gpu_tiles import CHUNK_BYTES
 from dfcompiler.ir.program import Op
 from dfcompiler.lowering.context import Context
+from dfcompiler.lowering.cuda.cpp import SPACE
 from dfcompiler.lowering.cuda.matmul_kernels import is_aligned, is_multiple, kernels_of
 from dfcompiler.lowering.cuda.product import Product
 from dfcompiler.lowering.lowered import KernelRecord
 from dfcompiler.lowering.nodes.matmul import Problem
 from dfcompiler.lowering.symbolic import is_static
 
-_CHUNK = 8
-"""Elements of 16 bytes."""
-_FEW_ROWS = 64
-_SPACE = "dfc::cuda::"
+_CHUNK = CHUNK_BYTES // 2
+"""Elements of 16 bits that are copied at once."""
+_FEW_ROWS = LEAST_ROWS - 1
 _TILES: Mapping[str, tuple[int, int]] = {"Wide": (128, 256), "Narrow": (64, 128)}
 PLANNED = {"WIDE": "Wide", "MEDIUM": "Narrow"}
 """Tiles as plans call them."""
@@ -66,19 +68,19 @@ def cutlass_flags(
         and all(is_aligned(context, name, _CHUNK) for name in names)
     )
     others = kernels_of(context, op, (found.a, found.b), problem, "native", ())
-    return [held_tiles(tiles), f"{_SPACE}{along}" if certain else others]
+    return [held_tiles(tiles), f"{SPACE}{along}" if certain else others]
 
 
 def tiles_instance(dtype: str, tile: str, along: str) -> str:
     """The kernel of a tile, for any epilogue, as an explicit instantiation."""
-    template = f"{_SPACE}cutlass_tiles<{dtype}, {_SPACE}Cutlass{tile}, {_SPACE}{along}>"
-    parameters = f"cudaStream_t, const {_SPACE}CutlassProblem<{dtype}>&, int"
+    template = f"{SPACE}cutlass_tiles<{dtype}, {SPACE}Cutlass{tile}, {SPACE}{along}>"
+    parameters = f"cudaStream_t, const {SPACE}CutlassProblem<{dtype}>&, int"
     return f"template cudaError_t {template}({parameters});"
 
 
 def held_tiles(tiles: Sequence[str]) -> str:
     """Tiles as C++ over the names in ``gemm_cutlass.h``."""
-    return " | ".join(f"{_SPACE}CUTLASS_{tile.upper()}" for tile in tiles)
+    return " | ".join(f"{SPACE}CUTLASS_{tile.upper()}" for tile in tiles)
 
 
 def tiles_of(problem: Problem, multiprocessors: int) -> tuple[str, ...]:

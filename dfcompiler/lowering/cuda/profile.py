@@ -6,7 +6,10 @@ stream is done and fills the last output. Such a call is not captured as a graph
 
 from __future__ import annotations
 
+from dfcompiler.lowering.cuda.cpp import SPACE, checked
 from dfcompiler.lowering.profile import Stamps
+
+_PROFILE = f"{SPACE}current_profile()->"
 
 
 class EventStamps(Stamps):
@@ -17,12 +20,8 @@ class EventStamps(Stamps):
     def started(self) -> str:
         """C++ that records the first event."""
         self.context.include("cuda/check.h")
-        return _checked(f"begin({self.count}, __dace_current_stream)")
+        return checked(f"{_PROFILE}begin({self.count}, __dace_current_stream)")
 
     def booked(self) -> str:
         """C++ that records the event of the next operator."""
-        return _checked(f"end({self.next}, __dace_current_stream)")
-
-
-def _checked(call: str) -> str:
-    return f"DFC_CUDA(__state, dfc::cuda::current_profile()->{call});"
+        return checked(f"{_PROFILE}end({self.next}, __dace_current_stream)")

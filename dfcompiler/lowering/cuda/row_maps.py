@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dfcompiler.ir.program import Op
@@ -18,6 +19,13 @@ KERNELS = ("cuda",)
 def add_rows(context: Context, op: Op, body: MapBody, team: Team) -> None:
     """Adds a map whose iterations have a team of threads each."""
     add_row_map(context, context.new_state(op), body, team)
+
+
+def written_once(body: MapBody, value: str) -> MapBody:
+    """The map with `value` behind its code, which one thread of a team writes as the result."""
+    (write,) = body.writes
+    code = f"{body.code}\nif (threadIdx.x == 0) *_o = {value};"
+    return replace(body, writes=[replace(write, pointer=True)], code=code)
 
 
 def rows_of(op: Op, axis: int) -> Any:
