@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dfcompiler.analysis.gpu_attention import STEP_ROWS, STEP_WIDTHS
 from dfcompiler.ir import DType, Op, Program
 from dfcompiler.ir.dims import equal
 from dfcompiler.ir.rewrite import StateRewriter, rewrite_states
 from dfcompiler.pipeline import Decline, Pass
 from passes.fuse_epilogue import fused
-
-WIDTHS, MOST_ROWS = (32, 64, 128), 8
-"""What the kernel has: widths of heads, and most queries that read one key head."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +72,17 @@ def _why_not(state: StateRewriter, op: Op, k: Op, v: Op) -> str:
     q, past, old = (state.type_of(n) for n in (op.inputs[0], k.inputs[0], v.inputs[0]))
     if op.type.dtype not in (DType.F32, DType.BF16, DType.F16):
         return f"there is no kernel for {op.type.dtype.value}"
-    if q.shape[3] not in WIDTHS or not equal(q.shape[3], old.shape[3]):
-        return f"heads of {q.shape[3]} and {old.shape[3]} elements; there are kernels for {WIDTHS}"
+    if q.shape[3] not in STEP_WIDTHS or not equal(q.shape[3], old.shape[3]):
+        widths = f"{q.shape[3]} and {old.shape[3]}"
+        return f"heads of {widths} elements; there are kernels for {STEP_WIDTHS}"
     if not equal(past.shape[2], old.shape[2]):
         return "its keys are cut elsewhere than its values"
     counts = (q.shape[1], q.shape[2], past.shape[1])
     if not all(isinstance(count, int) for count in counts):
         return "its heads or queries vary"
     heads, queries, key_heads = (int(count) for count in counts)
-    if heads // key_heads * queries > MOST_ROWS:
-        return f"{heads // key_heads * queries} queries read one key head, more than {MOST_ROWS}"
+    if heads // key_heads * queries > STEP_ROWS:
+        return f"{heads // key_heads * queries} queries read one key head, more than {STEP_ROWS}"
     moving = [n for one in (op, k, v, *_rotations(state, op, k)) for n in one.inputs]
     moving = [name for name in moving if not state.is_stable(name)]
     return f"{moving[0]} may be written before the attention" if moving else ""

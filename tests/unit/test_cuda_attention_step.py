@@ -108,15 +108,16 @@ def test_what_has_no_kernel_is_refused(change: tuple[str, str], said: str) -> No
         lower(parse(source), parse_target("cuda:sm_90"))
 
 
-def test_the_record_tells_what_is_read_where() -> None:
-    (kernel,) = [
-        one
-        for one in lower(parse(filled(TURNED, "bf16", 64)), parse_target("cuda:sm_90")).kernels
-        if "attention" in one.implementation
-    ]
+@pytest.mark.parametrize(
+    ("asked", "said"), [("native", ""), ("wgmma", "; wgmma has no such kernel")]
+)
+def test_the_record_tells_what_is_read_where(asked: str, said: str) -> None:
+    program = parse(filled(TURNED, "bf16", 64))
+    lowered = lower(program, parse_target("cuda:sm_90"), {"attention": asked})
+    (kernel,) = [one for one in lowered.kernels if "attention" in one.implementation]
     assert kernel.implementation == "native attention step bf16 64"
     assert kernel.reason == (
-        "up to 4 rows of a key head; new keys, rotated in halves are read beside the cache"
+        f"up to 4 rows of a key head; new keys, rotated in halves are read beside the cache{said}"
     )
 
 

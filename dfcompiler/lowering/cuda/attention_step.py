@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import dace
 
+from dfcompiler.analysis.gpu_attention import STEP_ROWS, STEP_WIDTHS
 from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir.program import Op
 from dfcompiler.ir.types import DType
 from dfcompiler.lowering.context import Context, location
+from dfcompiler.lowering.cuda.attention import IMPLEMENTATIONS
 from dfcompiler.lowering.cuda.cpp import SPACE, STORAGE, checked, strided, truth
 from dfcompiler.lowering.cuda.maps import add_launch
 from dfcompiler.lowering.lowered import KernelRecord
@@ -18,11 +20,6 @@ from dfcompiler.lowering.nodes.expansion import broadcast_strides
 from dfcompiler.lowering.rotary import pairs_of
 from dfcompiler.lowering.symbolic import contraction_work, expression, is_static, product, text
 from dfcompiler.lowering.views import from_first_element
-
-WIDTHS = (32, 64, 128)
-"""Widths of heads that the kernel has."""
-MOST_ROWS = 8
-"""Most queries that read one key head: those of a group, for each new token."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def lower_attention_step(context: Context, op: Op) -> None:
         UnsupportedError: for element types, widths, rows or layouts that there is no kernel for.
     """
     found = step_of(op)
-    context.expansion(op, "attention", ("native",), "native")
+    asked = context.expansion(op, "attention", IMPLEMENTATIONS)
     arrays = {
         connector: from_first_element(context.sdfg.arrays[context.array(name)])
         for connector, name in ({"_o": op.result} | dict(found.reads)).items()
@@ -96,6 +93,8 @@ def lower_attention_step(context: Context, op: Op) -> None:
     add_launch(context, op, found.reads, checked(call), work=work)
     turned = "" if found.rotation == "none" else f", rotated in {found.rotation}"
     reason = f"up to {rows} rows of a key head; new keys{turned} are read beside the cache"
+    if asked != "native":
+        reason = f"{reason}; {asked} has no such kernel"
     context.record(KernelRecord(op, f"native attention step {op.type.dtype.value} {width}", reason))
 
 
@@ -113,15 +112,15 @@ def _check(context: Context, op: Op, found: Step, arrays: Mapping[str, dace.data
         raise _unsupported(op, "it does not read or write tiled layouts")
     q, k = arrays["_q"], arrays["_k"]
     widths = {array.shape[3] for name, array in arrays.items() if name not in ("_cos", "_sin")}
-    if len(widths) > 1 or widths & set(WIDTHS) != widths:
+    if len(widths) > 1 or widths & set(STEP_WIDTHS) != widths:
         shown = ", ".join(map(str, widths))
-        raise _unsupported(op, f"heads of {shown} elements; there are kernels for {WIDTHS}")
+        raise _unsupported(op, f"heads of {shown} elements; there are kernels for {STEP_WIDTHS}")
     strided = [n for n, a in arrays.items() if a.shape[-1] != 1 and a.strides[-1] != 1]
     if strided:
         raise _unsupported(op, f"elements of a row of {strided[0][1:]} are not contiguous")
     rows = q.shape[1] // k.shape[1] * q.shape[2]
-    if not is_static(rows) or int(rows) > MOST_ROWS:
-        raise _unsupported(op, f"{rows} queries read one key head; the kernel ends at {MOST_ROWS}")
+    if not is_static(rows) or int(rows) > STEP_ROWS:
+        raise _unsupported(op, f"{rows} queries read one key head; the kernel ends at {STEP_ROWS}")
     if found.rotation != "none" and q.shape[2] != arrays["_new_k"].shape[2]:
         raise _unsupported(op, "there are not as many new keys as queries")
     return 1 << (int(rows) - 1).bit_length()
