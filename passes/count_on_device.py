@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dfcompiler.analysis.captured_loops import mentioning, why_host_decides
 from dfcompiler.ir import Block, Container, DType, Loop, Op, Program, Role, State, TensorType
 from dfcompiler.ir.dims import Dim, as_dim, free_symbols, symbol
+from dfcompiler.ir.program import ops_in
 from dfcompiler.ir.rewrite import Builder
 from dfcompiler.pipeline import Decline, Pass
 from passes.rules.names import unused
@@ -62,7 +62,7 @@ class CountOnDevice(Pass):
 
 def _may_count(loop: Loop, decline: Decline) -> bool:
     """Whether the operators need the variable as a number alone, and the host nothing."""
-    every = list(_ops(loop.body))
+    every = list(ops_in(loop.body))
     reason = why_host_decides(loop)
     if reason and every:
         decline(every[0], f"in the loop {loop.name}: {reason}")
@@ -124,14 +124,3 @@ def _state_with_counter(state: State, variable: str, counter: str) -> State:
         added = Op(op.result, op.type, "add", (counter, far.result), source=op.source)
         ops += (far, added)
     return replace(state, ops=tuple(ops))
-
-
-def _ops(blocks: tuple[Block, ...]) -> Iterator[Op]:
-    for block in blocks:
-        match block:
-            case State(ops=ops):
-                yield from ops
-            case Loop(body=body):
-                yield from _ops(body)
-            case _:
-                yield from _ops((*block.then, *block.orelse))

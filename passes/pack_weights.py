@@ -12,6 +12,7 @@ from dfcompiler.ir import Container, DType, Layout, Op, PhysicalAxis, Program, R
 from dfcompiler.ir.rewrite import map_states, read_containers
 from dfcompiler.pipeline import Decline, Pass
 from dfcompiler.target import CpuTarget
+from passes.rules.names import unused
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class PackWeights(Pass):
         if not wanted:
             return program
         shared = read_otherwise(program, wanted)
-        names = {name: _unused(f"{name}.packed", program) for name in sorted(shared)}
+        names = {name: unused(f"{name}.packed", program.table()) for name in sorted(shared)}
         packed = map_states(program, lambda state: _renamed(state, names))
         return _with_layouts(packed, wanted, names, layouts)
 
@@ -137,12 +138,3 @@ def _with_layouts(
         else:
             containers.append(replace(container, type=packed))
     return replace(program, containers=tuple(containers), data=data)
-
-
-def _unused(name: str, program: Program) -> str:
-    taken = program.table()
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}.{number}"
-    return candidate

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dfcompiler.ir.dims import free_symbols
-from dfcompiler.ir.program import Attr, Block, Branch, Loop, Op, State
+from dfcompiler.ir.program import Attr, Block, Branch, Loop, Op, blocks_in, ops_in
 
 
 def why_not_captured(loop: Loop) -> str:
     """Why the host has a part in the iterations of a loop; empty if it has none."""
-    if decided := next(_decided(loop.body), ""):
-        return decided
-    if found := next(mentioning(loop.body, loop.variable), None):
-        return f"{found.kind} {found.result} depends on {loop.variable}"
-    return next(_bounded(loop.body, loop.variable), "")
+    if reason := why_host_decides(loop):
+        return reason
+    found = next(mentioning(loop.body, loop.variable), None)
+    return f"{found.kind} {found.result} depends on {loop.variable}" if found else ""
 
 
 def why_host_decides(loop: Loop) -> str:
     """Like `why_not_captured`, whatever the operators of the loop depend on."""
-    return next(_decided(loop.body), "") or next(_bounded(loop.body, loop.variable), "")
+    for block in blocks_in(loop.body):
+        match block:
+            case Branch(name=name):
+                return f"the host decides the branch {name}"
+            case Loop(name=name, until=until) if until:
+                return f"the host ends the loop {name} inside of it"
+            case Loop(name=name) if loop.variable in free_symbols(block.start, block.stop):
+                return f"the loop {name} inside of it depends on {loop.variable}"
+    return ""
 
 
 def mentioning(blocks: tuple[Block, ...], symbol: str) -> Iterator[Op]:
     """The operators whose extents or attributes have a symbol in them."""
-    for block in blocks:
-        match block:
-            case State(ops=ops):
-                yield from (op for op in ops if _mentions(op, symbol))
-            case Loop(body=body):
-                yield from mentioning(body, symbol)
-            case Branch(then=then, orelse=orelse):
-                yield from mentioning((*then, *orelse), symbol)
+    return (op for op in ops_in(blocks) if _mentions(op, symbol))
 
 
 def _mentions(op: Op, symbol: str) -> bool:
@@ -45,24 +45,3 @@ def _dims(values: tuple[Attr, ...]) -> Iterator[Attr]:
             yield from _dims(value)
         elif hasattr(value, "free_symbols"):
             yield value
-
-
-def _decided(blocks: tuple[Block, ...]) -> Iterator[str]:
-    """What the host decides on data inside of blocks."""
-    for block in blocks:
-        match block:
-            case Branch(name=name):
-                yield f"the host decides the branch {name}"
-            case Loop(name=name, until=until, body=body):
-                if until:
-                    yield f"the host ends the loop {name} inside of it"
-                yield from _decided(body)
-
-
-def _bounded(blocks: tuple[Block, ...], symbol: str) -> Iterator[str]:
-    """Loops inside of blocks whose iterations depend on a symbol."""
-    for block in blocks:
-        if isinstance(block, Loop):
-            if symbol in free_symbols(block.start, block.stop):
-                yield f"the loop {block.name} inside of it depends on {symbol}"
-            yield from _bounded(block.body, symbol)

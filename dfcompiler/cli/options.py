@@ -11,11 +11,10 @@ import typer
 
 from dfcompiler.cli.session import Format
 from dfcompiler.errors import UsageError
+from dfcompiler.target import TARGETS
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to write the result.")]
-TargetOption = Annotated[
-    str, typer.Option("--target", help="cpu, cpu:x86-64-v4, cpu:x86-64-v3 or cpu:generic.")
-]
+TargetOption = Annotated[str, typer.Option("--target", help=f"{', '.join(TARGETS)}.")]
 ShapeOption = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads it at run time)
     typer.Option(

@@ -44,14 +44,17 @@ class Measurable:
     Attributes:
         product: its extents.
         dtype: element type of all operands.
-        along: which axis of B is contiguous, ``width`` (n) or ``depth`` (k).
         epilogue: what is fused behind it.
     """
 
     product: BlockProduct
     dtype: str
-    along: str
     epilogue: Epilogue
+
+    @property
+    def along(self) -> str:
+        """Which axis of B is contiguous, ``width`` (n) or ``depth`` (k)."""
+        return "depth" if self.product.along_depth else "width"
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,13 @@ def measurable(op: Op, types: Sequence[TensorType], batch: int, rows: int) -> Me
     first, *rest = op.region or (op,)
     if first.kind != "matmul" or not {inner.kind for inner in rest} <= STAGES:
         return None
-    b = named[first.inputs[1]]
-    if b.layout.is_tiled:
+    if named[first.inputs[1]].layout.is_tiled:
         return None
-    along = "width" if b.layout.permutation(b.rank)[-1] == b.rank - 1 else "depth"
-    epilogue = epilogue_of(op, first.result, rest, named)
-    return Measurable(extents.bound(batch, rows), op.type.dtype.value, along, epilogue)
+    epilogue = _epilogue_of(op, first.result, rest, named)
+    return Measurable(extents.bound(batch, rows), op.type.dtype.value, epilogue)
 
 
-def epilogue_of(
+def _epilogue_of(
     op: Op, value: str, rest: Sequence[Op], types: Mapping[str, TensorType]
 ) -> Epilogue:
     """What the operators behind a product's value are, together."""

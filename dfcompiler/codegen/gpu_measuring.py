@@ -96,7 +96,7 @@ def _job(wanted: Measurable, launches: Sequence[int], target: CudaTarget) -> dic
     return {
         "type": ELEMENTS.index(wanted.dtype),
         "extents": [product.batch, product.rows, product.columns, product.depth],
-        "along_depth": int(wanted.along == "depth"),
+        "along_depth": int(product.along_depth),
         "copies": min(MOST_COPIES, max(2, ceil(2 * target.l2_bytes / one))),
         "launches": list(launches),
     }

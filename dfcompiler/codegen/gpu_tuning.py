@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dfcompiler.analysis.gpu_expansions import NATIVE, WGMMA_TILES
-from dfcompiler.analysis.gpu_plans import Plan
+from dfcompiler.analysis.gpu_plans import Plan, expansion_of
 from dfcompiler.analysis.gpu_tiles import TILES
 from dfcompiler.analysis.tiling import Product
 from dfcompiler.codegen.gpu_candidates import Candidate, Measurable, candidates_of
@@ -147,19 +147,9 @@ def fastest(wanted: Wanted, seconds: Sequence[Measured]) -> Choice | None:
     times = [
         {one: value for one, value in some.items() if isinstance(value, float)} for some in seconds
     ]
-    names = dict.fromkeys(one.expansion for some in times for one in some)
-    losses: dict[str, float] = {}
-    for name in sorted(names, key=lambda name: name != NATIVE):
-        allowed = [_allowed(some, name) for some in times]
-        if all(allowed):
-            losses[name] = sum(
-                min(mine.values()) / min(some.values())
-                for mine, some in zip(allowed, times, strict=True)
-            )
-    if not losses:
+    name = _fastest_expansion(times)
+    if name is None:
         return None
-    least = min(losses.values())
-    name = next(name for name, loss in losses.items() if loss <= (1 + WORTH) * least)
     plans: list[Plan] = []
     for rows, some in zip(wanted.ends, times, strict=True):
         mine = _allowed(some, name)
@@ -174,8 +164,22 @@ def fastest(wanted: Wanted, seconds: Sequence[Measured]) -> Choice | None:
                 continue
         plans.append(replace(best.plan, most_rows=rows))
     plans[-1] = replace(plans[-1], most_rows=0)
-    by = next((p.tile.expansion for p in plans if p.tile.expansion != NATIVE), NATIVE)
-    return Choice(by, tuple(plan.attribute for plan in plans))
+    return Choice(expansion_of(plans), tuple(plan.attribute for plan in plans))
+
+
+def _fastest_expansion(times: Sequence[Mapping[Candidate, float]]) -> str | None:
+    """The expansion that loses least against the fastest, native where it is `WORTH` no other."""
+    names = dict.fromkeys(one.expansion for some in times for one in some)
+    losses: dict[str, float] = {}
+    for name in sorted(names, key=lambda name: name != NATIVE):
+        allowed = [_allowed(some, name) for some in times]
+        if all(allowed):
+            losses[name] = sum(
+                min(mine.values()) / min(some.values())
+                for mine, some in zip(allowed, times, strict=True)
+            )
+    least = min(losses.values(), default=0.0)
+    return next((name for name, loss in losses.items() if loss <= (1 + WORTH) * least), None)
 
 
 def _allowed(times: Mapping[Candidate, float], name: str) -> dict[Candidate, float]:

@@ -214,7 +214,7 @@ class Program:
 
     def blocks(self) -> Iterator[Block]:
         """Every block, outer before inner, in order."""
-        yield from _walk(self.body)
+        yield from blocks_in(self.body)
 
     def states(self) -> Iterator[State]:
         """Every state, in program order."""
@@ -222,15 +222,21 @@ class Program:
 
     def ops(self) -> Iterator[Op]:
         """Every operator outside regions, in program order."""
-        return (op for state in self.states() for op in state.ops)
+        return ops_in(self.body)
 
 
-def _walk(blocks: tuple[Block, ...]) -> Iterator[Block]:
+def ops_in(blocks: tuple[Block, ...]) -> Iterator[Op]:
+    """Every operator outside regions in some blocks, in program order."""
+    return (op for block in blocks_in(blocks) if isinstance(block, State) for op in block.ops)
+
+
+def blocks_in(blocks: tuple[Block, ...]) -> Iterator[Block]:
+    """Some blocks and all inside of them, outer before inner, in order."""
     for block in blocks:
         yield block
         match block:
             case Loop():
-                yield from _walk(block.body)
+                yield from blocks_in(block.body)
             case Branch():
-                yield from _walk(block.then)
-                yield from _walk(block.orelse)
+                yield from blocks_in(block.then)
+                yield from blocks_in(block.orelse)

@@ -45,9 +45,7 @@ assert isinstance(H200, CudaTarget)
 COMPLETE = replace(H200, libraries=("cutlass",))
 emulated = pytest.mark.skipif(toolkit() is None, reason="the CUDA toolkit's headers are missing")
 
-LINEAR = Measurable(
-    BlockProduct(1, 130, 72, 136, 2), "bf16", "width", Epilogue(True, "gelu_tanh", "add")
-)
+LINEAR = Measurable(BlockProduct(1, 130, 72, 136, 2), "bf16", Epilogue(True, "gelu_tanh", "add"))
 PROGRAM = """
 program p(S) {
   input @x: bf16[S, 256]

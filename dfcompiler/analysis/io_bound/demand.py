@@ -16,7 +16,7 @@ from dfcompiler.analysis.io_bound.boxes import Box, Region, whole
 from dfcompiler.analysis.io_bound.dependence import needs
 from dfcompiler.analysis.io_bound.words import bytes_of_elements, dense_bytes
 from dfcompiler.ir.dims import free_symbols
-from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State
+from dfcompiler.ir.program import Block, Branch, Container, Loop, Op, Program, Role, State, ops_in
 from dfcompiler.ir.stacked import SideBySide, Stacked, address_of
 from dfcompiler.ir.types import TensorType
 
@@ -159,26 +159,14 @@ def _range(op: Op) -> range:
 
 
 def _written(blocks: tuple[Block, ...]) -> set[str]:
-    return {op.result for op in _ops(blocks) if op.result.startswith("@")}
+    return {op.result for op in ops_in(blocks) if op.result.startswith("@")}
 
 
 def _varies(loop: Loop) -> bool:
     """Whether extents or offsets in a loop depend on its variable."""
     if mentions(loop.body, loop.variable):
         return True
-    every = (one for op in _ops(loop.body) for one in (op, *op.region))
+    every = (one for op in ops_in(loop.body) for one in (op, *op.region))
     offsets = (op.attr(name) for op in every for name in OFFSETS.get(op.kind, ()))
     dims = (dim for found in offsets for dim in (found if isinstance(found, tuple) else (found,)))
     return loop.variable in free_symbols(*(dim for dim in dims if dim is not None))
-
-
-def _ops(blocks: tuple[Block, ...]) -> Iterator[Op]:
-    for block in blocks:
-        match block:
-            case State(ops=ops):
-                yield from ops
-            case Loop(body=body):
-                yield from _ops(body)
-            case Branch(then=then, orelse=orelse):
-                yield from _ops(then)
-                yield from _ops(orelse)
