@@ -10,6 +10,7 @@
 #include <cxxabi.h>
 #include <dlfcn.h>
 
+#include "async_view.h"
 #include "barriers.h"
 #include "fibers.h"
 #include "memory.h"
@@ -206,6 +207,7 @@ void run_block() {
   begin_barriers();
   static_size = 0;
   if (shared_size) std::memset(shared, POISON, shared_size);
+  begin_view(shared, shared_size);
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = *fibers[i];
     fiber.state = State::ready;

@@ -54,8 +54,10 @@ enum class Begins { after, early };
 void wait_for_predecessor(Place place = Place::current());
 
 // A product that happens when its group is waited for. The place of its sums is poison until no
-// group that adds to them is left; what it adds to is what `claim_sums` gives.
-float* claim_sums(float* sums, int count);
+// group that adds to them is left; what it adds to is what `claim_sums` gives. It is an error to
+// start one without a fence since the thread last got sums back: it may have touched registers.
+void fence_sums();
+float* claim_sums(float* sums, int count, Place place);
 void add_product(std::function<void()> product);
 void commit_products();
 void wait_for_products(int pending);

@@ -29,9 +29,11 @@ struct Sums {
 };
 
 // Products by group: `done` groups have happened, then come the closed ones and the open one.
+// `fenced`: registers have been, since sums last came back.
 struct Products {
   std::map<float*, Sums> sums;
   unsigned long done = 0;
+  bool fenced = false;
   std::deque<std::vector<std::function<void()>>> closed;
   std::vector<std::function<void()>> open;
 };

@@ -96,9 +96,10 @@ extern "C" int turned(float* y, const float* x, long other) {
   return launch(turn_round, dim3(1), dim3(96), 0, nullptr, y, x, int(other));
 }
 
-// c = a·b + a·b, 64 × N × 16, with A from shared memory, then from registers.
+// c = a·b + a·b, 64 × N × 16, with A from shared memory, then from registers. `mistake`: 1 what was
+// written is not fenced, 2 registers are not.
 template <class T, int N, bool transposed>
-__global__ void multiply(float* c, const T* a, const T* b) {
+__global__ void multiply(float* c, const T* a, const T* b, int mistake) {
   unsigned char* shared = aligned_1024(dynamic_shared());
   T *left = reinterpret_cast<T*>(shared), *right = left + 64 * 64;
   for (int i = threadIdx.x; i < 64 * 16; i += 128)
@@ -108,7 +109,7 @@ __global__ void multiply(float* c, const T* a, const T* b) {
     const int column = transposed ? n % 64 : k;
     right[swizzled<8>(row, column / 8) * 8 + column % 8] = b[i];
   }
-  fence_for_copies();
+  if (mistake != 1) fence_for_copies();
   __syncthreads();
   const Descriptor from_b = make_descriptor(right, transposed ? 2048 : 16, 1024);
   const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -118,7 +119,7 @@ __global__ void multiply(float* c, const T* a, const T* b) {
     registers[i] = *reinterpret_cast<const unsigned*>(pair);
   }
   float d[N / 2];
-  wgmma_begin();
+  if (mistake != 2) wgmma_begin();
   wgmma_m64k16<transposed>(d, make_descriptor(left, 16, 1024), from_b, T{}, false);
   wgmma_m64k16<transposed>(d, registers, from_b, T{}, true);
   wgmma_commit();
@@ -128,13 +129,15 @@ __global__ void multiply(float* c, const T* a, const T* b) {
     c[(row + i / 2 % 2 * 8) * N + i / 4 * 8 + 2 * t + i % 2] = d[i];
 }
 template <class T, int N>
-int product(float* c, const T* a, const T* b, long transposed) {
+int product(float* c, const T* a, const T* b, long transposed, long mistake) {
   const auto kernel = transposed ? multiply<T, N, true> : multiply<T, N, false>;
-  return launch(kernel, dim3(1), dim3(128), (64 + N) * 128 + 1024, nullptr, c, a, b);
+  return launch(kernel, dim3(1), dim3(128), (64 + N) * 128 + 1024, nullptr, c, a, b,
+                int(mistake));
 }
 #define PRODUCT(T, N)                                                                           \
-  extern "C" int product_##T##_##N(float* c, const T* a, const T* b, long transposed) {         \
-    return product<T, N>(c, a, b, transposed);                                                  \
+  extern "C" int product_##T##_##N(float* c, const T* a, const T* b, long transposed,           \
+                                   long mistake) {                                              \
+    return product<T, N>(c, a, b, transposed, mistake);                                         \
   }
 PRODUCT(__nv_bfloat16, 64)
 PRODUCT(__nv_bfloat16, 128)

@@ -6,6 +6,8 @@
 
 namespace dfc::cuda {
 
+constexpr int registers_at_start(int threads) { return 65536 / threads / 8 * 8; }
+
 template <int count>
 void give_back_registers_to(Place place = Place::current()) {
   emulation::collective("give_back_registers_to", place, 0xffffffffu, nullptr, nullptr);

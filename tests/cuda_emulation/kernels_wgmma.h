@@ -1,12 +1,14 @@
 // In place of kernels/cuda/wgmma.h: products of a warp group, each thread its own sums.
 //
-// A product happens when it is waited for, from what shared memory then holds; until then its sums
-// are poison. A in registers is what they hold when the product is started.
+// A product happens when it is waited for, from what shared memory then holds and was fenced
+// (async_view.h); until then its sums are poison. A in registers is what they hold when the product
+// is started.
 #pragma once
 
 #include <array>
 #include <memory>
 
+#include "async_view.h"
 #include "ptx.h"
 
 namespace dfc::cuda {
@@ -33,7 +35,8 @@ template <class T>
 float swizzled_element(const unsigned char* at) {
   const auto address = reinterpret_cast<std::uintptr_t>(at);
   T value;
-  std::memcpy(&value, reinterpret_cast<const void*>(address ^ (address >> 7 & 7) << 4), sizeof value);
+  const auto place = (address ^ (address >> 7 & 7) << 4) + emulation::view_offset;
+  std::memcpy(&value, reinterpret_cast<const void*>(place), sizeof value);
   return static_cast<float>(value);
 }
 
@@ -52,6 +55,7 @@ float along_n(const Descriptor& from, int n, int k) {
 
 inline void wgmma_begin(Place place = Place::current()) {
   emulation::collective("wgmma_begin", place, 0xffffffffu, nullptr, nullptr);
+  emulation::fence_sums();
 }
 
 inline void wgmma_commit(Place place = Place::current()) {
@@ -75,9 +79,9 @@ using TwoRows = std::array<std::array<float, 16>, 2>;
 
 // sums = (add ? sums : 0) + a·b when the product is waited for; `rows_of_a` gives A then.
 template <bool transposed_b, class T, int count, class Rows>
-void start_product(float (&d)[count], Rows rows_of_a, Descriptor b, bool add) {
+void start_product(float (&d)[count], Rows rows_of_a, Descriptor b, bool add, Place place) {
   const int column = threadIdx.x % 4 * 2;
-  float* sums = emulation::claim_sums(d, count);
+  float* sums = emulation::claim_sums(d, count, place);
   emulation::add_product([=] {
     const TwoRows a = rows_of_a();
     for (int j = 0; j < count / 2; ++j) {
@@ -102,7 +106,7 @@ void wgmma_m64k16(float (&d)[count], Descriptor a, Descriptor b, T, bool add,
     for (int i = 0; i < 32; ++i) rows[i / 16][i % 16] = along_k<T>(a, row + i / 16 * 8, i % 16);
     return rows;
   };
-  start_product<transposed_b, T>(d, rows_of_a, b, add);
+  start_product<transposed_b, T>(d, rows_of_a, b, add, place);
 }
 
 // What a lane hands in of A, and the two rows that it gets.
@@ -128,7 +132,7 @@ void wgmma_m64k16(float (&d)[count], const unsigned (&a)[4], Descriptor b, T, bo
                   Place place = Place::current()) {
   RegisterRows own{a, {}};
   emulation::collective("wgmma_m64k16", place, 0xffffffffu, &own, complete_rows<T>);
-  start_product<transposed_b, T>(d, [rows = own.rows] { return rows; }, b, add);
+  start_product<transposed_b, T>(d, [rows = own.rows] { return rows; }, b, add, place);
 }
 
 }  // namespace dfc::cuda

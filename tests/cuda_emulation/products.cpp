@@ -5,8 +5,11 @@
 
 namespace emulation {
 
-float* claim_sums(float* sums, int count) {
+void fence_sums() { current->products.fenced = true; }
+
+float* claim_sums(float* sums, int count, Place place) {
   Products& products = current->products;
+  if (!products.fenced) fail("a product whose registers were not fenced", place);
   Sums& kept = products.sums[sums];
   if (kept.values.empty()) {
     kept.values.assign(sums, sums + count);
@@ -34,6 +37,7 @@ void wait_for_products(int pending) {
     const auto& [sums, kept] = entry;
     if (kept.group >= products.done) return false;
     std::memcpy(sums, kept.values.data(), kept.values.size() * sizeof(float));
+    products.fenced = false;
     return true;
   });
 }

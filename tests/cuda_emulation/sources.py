@@ -31,7 +31,7 @@ _PRECOMPILED = "precompiled.h"
 _ENGINE = tuple(
     f"{name}.cpp"
     for name in (
-        *("barriers", "engine", "fibers", "graphs", "memory", "products", "runtime"),
+        *("async_view", "barriers", "engine", "fibers", "graphs", "memory", "products", "runtime"),
         "tensor_maps",
     )
 )

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "async_view.h"
 #include "barriers.h"
 
 namespace emulation {
@@ -67,11 +68,14 @@ void load_box(void* shared, const CUtensorMap& map, unsigned long long* barrier,
   std::size_t count = 1;
   for (unsigned axis = 0; axis < of.axes; ++axis) count *= of.box[axis];
   auto* to = static_cast<unsigned char*>(shared);
-  std::memset(to, POISON, count * of.element_bytes);
+  const std::size_t bytes = count * of.element_bytes;
+  std::memset(to, POISON, bytes);
+  view_copy(to, bytes, place);
   auto copy = [=] {
     for (std::size_t i = 0; i < count; ++i) copy_element(to, of, at, i);
+    view_copy(to, bytes, place);
   };
-  add_copy(barrier, unsigned(count * of.element_bytes), copy, place);
+  add_copy(barrier, unsigned(bytes), copy, place);
 }
 
 CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t axes, void* base,

@@ -88,8 +88,8 @@ def test_a_copy_that_is_wrong(mistake: int, found: str) -> None:
         ({"strides": [136, 1024]}, "a stride is no multiple of 16 bytes"),
         ({"strides": [0, 1024]}, r"a stride is not between 16 and 2\^40 - 1 bytes"),
         ({"strides": [128, 1 << 40]}, r"a stride is not between 16 and 2\^40 - 1 bytes"),
-        ({"extents": [64, 0, 1]}, r"an extent is not between 1 and 2\^31 - 1"),
-        ({"extents": [64, 1 << 31, 1]}, r"an extent is not between 1 and 2\^31 - 1"),
+        ({"extents": [64, 0, 1]}, r"an extent is not between 1 and 2\^31 - 256"),
+        ({"extents": [64, (1 << 31) - 255, 1]}, r"an extent is not between 1 and 2\^31 - 256"),
     ],
 )
 def test_what_tma_cannot_copy(changed: dict[str, list[int]], found: str) -> None:
@@ -143,5 +143,14 @@ def test_barriers_of_some_warps() -> None:
 def test_products_of_a_warp_group(name: str, columns: int, dtype: object, transposed: int) -> None:
     a, b = normal(64, 16, dtype=dtype), normal(16, columns, dtype=dtype)
     c = kernels().array((64, columns), np.float32)
-    kernels().call(f"product_{name}_{columns}", c, a, b, transposed)
+    kernels().call(f"product_{name}_{columns}", c, a, b, transposed, 0)
     assert_close(c, (2 * (a.astype(np.float64) @ b.astype(np.float64))).astype(np.float32))
+
+
+def test_a_product_that_is_wrong() -> None:
+    a, b = normal(64, 16, dtype=np.float16), normal(16, 64, dtype=np.float16)
+    c = kernels().array((64, 64), np.float32)
+    kernels().call("product___half_64", c, a, b, 0, 1)
+    assert np.isnan(c).all(), "what is not fenced is not seen"
+    with pytest.raises(EmulationError, match="a product whose registers were not fenced"):
+        kernels().call("product___half_64", c, a, b, 0, 2)

@@ -132,7 +132,9 @@ cudaError_t attention_wgmma(cudaStream_t stream, Attention<T, M> p) {
   const cudaError_t error = flash::count_multiprocessors(&multiprocessors);
   if (error != cudaSuccess) return error;
   const long group = p.kv_heads > 0 ? p.heads / p.kv_heads : 0;
+  // Numbers of rows and of their tiles are 32-bit ones.
   const bool many = group * p.queries >= flash::LEAST_WGMMA_ROWS &&
+                    p.batch * p.heads * p.queries <= MOST_EXTENT &&
                     2 * flash::blocks_of(p, Shape::ROWS) > multiprocessors;
   if (many && p.q_strides[3] == 1 && p.k_strides[3] == 1 && p.v_strides[3] == 1) {
     const int packed = std::gcd(int(group), Shape::ROWS);

@@ -12,6 +12,7 @@
 
 #include <cstring>
 
+#include "warp_group.h"
 #include "wgmma.h"
 
 namespace dfc::cuda::flash {
@@ -22,6 +23,8 @@ struct WgmmaShape {
   static constexpr int ROWS = 64 * CONSUMERS, THREADS = 128 * (CONSUMERS + 1);
   static constexpr int PRODUCER_REGISTERS = PRODUCER_REGISTERS_;
   static constexpr int CONSUMER_REGISTERS = CONSUMER_REGISTERS_;
+  static_assert(PRODUCER_REGISTERS + CONSUMERS * CONSUMER_REGISTERS <=
+                (CONSUMERS + 1) * registers_at_start(THREADS));
   static constexpr int BOXES = WIDTH / 64, BOX_ROW = 128;  // bytes of a row of a box
   static constexpr int QUERY_BYTES = BOXES * ROWS * BOX_ROW;
   static constexpr int TILE_BYTES = BOXES * KEYS * BOX_ROW;  // of keys, or of values

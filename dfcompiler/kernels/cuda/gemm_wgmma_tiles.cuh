@@ -55,6 +55,11 @@ template <int BN_, int STAGES_, int SHARING_, int STEP_CYCLES_>
 struct WgmmaShape {
   static constexpr int BM = 128, BN = BN_, BK = 64, STAGES = STAGES_, SHARING = SHARING_;
   static constexpr int GROUPS = 2, THREADS = 128 * (1 + GROUPS);
+  // Of a thread that copies, which machine code shows to need less, and of one that multiplies: the
+  // residual that is read ahead needs them.
+  static constexpr int COPY_REGISTERS = 24, REGISTERS = 240;
+  static_assert(COPY_REGISTERS + GROUPS * REGISTERS <=
+                (1 + GROUPS) * registers_at_start(THREADS));
   // Rows of a group, as products of 64 × BN.
   static constexpr int ROWS = BM / SHARING, PRODUCTS = ROWS / 64;
   static constexpr int STAGE_BYTES = (BM + BN) * BK * 2;
@@ -268,13 +273,11 @@ __global__ void __launch_bounds__(S::THREADS, 1)
   const WgmmaRing<S, T> ring{reinterpret_cast<T*>(aligned_1024(dynamic_shared())), &barriers};
   if (threadIdx.x == 0) barriers.init();
   __syncthreads();
-  // 128 · 24 + 256 · 240 registers are the 384 · 168 that the block begins with. The residual that
-  // is read ahead needs the 240; the thread that copies, machine code shows, less than 24.
   if (threadIdx.x < 128) {
-    give_back_registers_to<24>();
+    give_back_registers_to<S::COPY_REGISTERS>();
     if (threadIdx.x == 0) copy_stages<S, T, along_b>(map_a, map_b, p, split, units, ring);
   } else {
-    take_registers_to<240>();
+    take_registers_to<S::REGISTERS>();
     multiply_units<S, T, along_b, activation, residual>(p, split, units, chunks, ring,
                                                         threadIdx.x / 128 - 1);
   }

@@ -26,6 +26,8 @@ namespace dfc::cuda {
 using TensorMap = CUtensorMap;
 
 inline constexpr int MOST_AXES = 4;
+// Coordinates are 32-bit numbers with a sign, and kernels count up to a tile beyond an extent.
+inline constexpr long MOST_EXTENT = 0x7fffff00L;
 
 // What a map is to describe; strides[0] belongs to extents[1].
 struct TensorBoxes {
@@ -55,9 +57,8 @@ inline const char* why_no_map(const TensorBoxes& of, int element_bytes) {
   // Of shorter rows several would share the 128 bytes of a swizzle; tensors may be narrower.
   if (of.box[0] * element_bytes != 128) return "a row of a box is not 128 bytes";
   for (int i = 0; i < of.axes; ++i) {
-    // Coordinates are 32-bit numbers with a sign.
-    if (of.extents[i] < 1 || of.extents[i] > 0x7fffffffL)
-      return "an extent is not between 1 and 2^31 - 1";
+    if (of.extents[i] < 1 || of.extents[i] > MOST_EXTENT)
+      return "an extent is not between 1 and 2^31 - 256";
     if (of.box[i] < 1 || of.box[i] > 256) return "a side of a box is not between 1 and 256";
   }
   for (int i = 0; i + 1 < of.axes; ++i) {

@@ -8,6 +8,10 @@
 
 namespace dfc::cuda {
 
+// The registers that a thread of a multiprocessor's only block begins with, of at most 65,536 for
+// all: what groups take from each other is never more, or they would wait for ever.
+constexpr int registers_at_start(int threads) { return 65536 / threads / 8 * 8; }
+
 // From now on a thread of this warp group has `count` registers, fewer or more than before: 24 to
 // 256, a multiple of 8. More of them are waited for until other groups have given enough back.
 //
