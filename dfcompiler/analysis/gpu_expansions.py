@@ -29,7 +29,11 @@ LEAST_ROWS = 65
 
 
 def wgmma_tile(
-    expansion: Literal["wgmma", "cutlass"], name: str, shape: tuple[int, int, int], wide: int
+    expansion: Literal["wgmma", "cutlass"],
+    name: str,
+    shape: tuple[int, int, int],
+    wide: int,
+    shared_bytes: int,
 ) -> BlockTile:
     """A tile of 16-bit elements whose multiply-adds are wgmma's of 64 × `wide`.
 
@@ -41,7 +45,7 @@ def wgmma_tile(
     return BlockTile(
         name,
         *(rows, columns, depth, stages, 384, 168),
-        shared_bytes=stages * depth * (rows + columns) * 2 + 1024,
+        shared_bytes=shared_bytes,
         read_cycles=products * 2 * (64 + wide) / LINE_BYTES,
         issue=1,
         unit="wgmma",
@@ -52,12 +56,12 @@ def wgmma_tile(
 
 WGMMA_TILES: dict[str, tuple[BlockTile, ...]] = {
     "wgmma": (
-        wgmma_tile("wgmma", "WIDE", (128, 256, 4), 256),
-        wgmma_tile("wgmma", "LARGE", (128, 128, 6), 128),
+        wgmma_tile("wgmma", "WIDE", (128, 256, 4), 256, 197_632),
+        wgmma_tile("wgmma", "LARGE", (128, 128, 6), 128, 197_632),
     ),
     "cutlass": (
-        wgmma_tile("cutlass", "WIDE", (128, 256, 4), 256),
-        wgmma_tile("cutlass", "MEDIUM", (64, 128, 8), 128),
+        wgmma_tile("cutlass", "WIDE", (128, 256, 4), 256, 230_400),
+        wgmma_tile("cutlass", "MEDIUM", (64, 128, 8), 128, 214_016),
     ),
 }
 """The tiles of each expansion by wgmma, all for 16-bit elements on sm_90a."""

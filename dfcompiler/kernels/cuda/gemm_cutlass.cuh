@@ -34,7 +34,8 @@ bool is_tma_matrix(const T* first, long rows, long row_stride, long batch, long 
 
 template <class T, Residual residual>
 bool fits_cutlass(const Gemm<T>& p, Along along_b) {
-  constexpr long per_chunk = 16 / sizeof(T), most = 0x7fffffffL;
+  // CUTLASS counts extents, up to a tile beyond them, in 32 bits with a sign.
+  constexpr long per_chunk = 16 / sizeof(T), most = 0x7fffff00L;
   if (p.M <= CUTLASS_FEW_ROWS || along_b == Along::elements || p.a_col != 1) return false;
   if (p.K < 1 || p.K % per_chunk != 0 || p.N % per_chunk != 0) return false;
   if (p.M > most || p.N > most || p.K > most || p.batch > most) return false;
