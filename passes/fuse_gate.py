@@ -10,7 +10,7 @@ from dfcompiler.ir import Attrs, Op, Program
 from dfcompiler.ir.rewrite import StateRewriter, drop_unused_weights, rewrite_states, with_weights
 from dfcompiler.pipeline import Decline, Pass
 from passes.fuse_epilogue import ACTIVATIONS, fused
-from passes.order_weights import has_few_rows
+from passes.order_weights import has_few_rows, why_not_along_depth
 from passes.rules.side_by_side import ConcatenatedWeights
 
 
@@ -31,8 +31,9 @@ class FuseGate(Pass):
     Both weights lie side by side. A warp has a column of the gate and the one that passes it, so
     that neither is stored: one launch instead of two, and `%x` is read once.
 
-    Skips more rows than the matrix-vector kernel has, products with biases, results that others
-    read too, and weights that something else reads, which would be stored twice.
+    Skips more rows than the matrix-vector kernel has, depths that it does not read in whole chunks
+    of 16 bytes, products with biases, results that others read too, and weights that something else
+    reads, which would be stored twice.
     """
 
     name: ClassVar[str] = "fuse-gate"
@@ -93,6 +94,8 @@ def _why_not(state: StateRewriter, op: Op, passing: Op, reads: Counter[str]) -> 
         return "something else reads what passes the gate"
     if not state.is_stable(op.inputs[0]):
         return f"{op.inputs[0]} may be written between the products"
+    if reason := why_not_along_depth(types[0]):
+        return reason
     shared = [name for name in names if reads[name] > 1]
     return f"{shared[0]} is also read elsewhere and would be stored twice" if shared else ""
 

@@ -48,7 +48,7 @@ class OrderWeights(Pass):
         elsewhere = read_otherwise(program, found)
         wanted: set[str] = set()
         for name in sorted(found):
-            reason = _why_not(table[name].type)
+            reason = why_not_along_depth(table[name].type)
             if name in elsewhere:
                 reason = f"@{name} is also read by something else"
             if reason:
@@ -64,7 +64,8 @@ class OrderWeights(Pass):
         return replace(program, containers=ordered)
 
 
-def _why_not(weight: TensorType) -> str:
+def why_not_along_depth(weight: TensorType) -> str:
+    """Why the matrix-vector kernel reads no columns of a weight; empty if it does."""
     if weight.dtype not in (DType.F32, DType.BF16, DType.F16):
         return f"there is no matrix-vector kernel for {weight.dtype.value}"
     chunk = CHUNK_BYTES // weight.dtype.bytes

@@ -46,7 +46,9 @@ std::map<cudaGraphConditionalHandle, unsigned> conditions;
 std::set<const void*> loaded;
 cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
 cudaGraphConditionalHandle handles = 0;
-long waits = 0, graph_launches = 0, captured_kernels = 0, unloaded_kernels = 0;
+long waits = 0, graph_launches = 0, captured_kernels = 0, unloaded_kernels = 0, early_frees = 0;
+std::set<cudaStream_t> busy;  // not waited for since something was enqueued there
+bool is_arriving = false;
 
 Capture* capture_of(cudaStream_t stream) {
   const auto found = captures.find(stream);
@@ -58,6 +60,8 @@ cudaGraphNode_t add_node(cudaGraph_t graph, const cudaGraphNode_t* after, std::s
   graph->nodes.back()->after.assign(after, after + count);
   return graph->nodes.back().get();
 }
+
+bool is_default(cudaStream_t stream) { return stream == nullptr || stream == cudaStreamLegacy; }
 
 bool is_chain(const CUgraph_st& graph) {
   cudaGraphNode_t before = nullptr;
@@ -111,7 +115,10 @@ cudaError_t enqueue(cudaStream_t stream, Kind kind, Work work) {
   Capture* capture = capture_of(stream);
   if (!capture) {
     if (kind.kernel) loaded.insert(kind.kernel);
-    return work();
+    busy.insert(stream);
+    if (!kind.kernel || !is_arriving || is_default(stream)) return work();
+    set_message("a kernel runs while a copy of pageable memory is on its way on the default stream");
+    return cudaErrorLaunchFailure;
   }
   captured_kernels += kind.kernel != nullptr;
   unloaded_kernels += kind.kernel && !loaded.count(kind.kernel);
@@ -125,6 +132,8 @@ cudaError_t enqueue(cudaStream_t stream, Kind kind, Work work) {
 
 cudaError_t wait_for(cudaStream_t stream) {
   ++waits;
+  busy.erase(stream);
+  if (is_default(stream)) is_arriving = false;
   Capture* capture = capture_of(stream);
   if (capture) capture->error = cudaErrorStreamCaptureUnsupported;
   return capture ? capture->error : cudaSuccess;
@@ -132,10 +141,16 @@ cudaError_t wait_for(cudaStream_t stream) {
 
 cudaError_t wait_for_device() {
   ++waits;
+  busy.clear();
+  is_arriving = false;
   return refuse(true);
 }
 
 cudaError_t may_allocate() { return refuse(false); }
+
+void leave_arriving() { is_arriving = true; }
+
+void count_early_free() { early_frees += !busy.empty(); }
 
 void set_condition(cudaGraphConditionalHandle handle, unsigned value) { conditions[handle] = value; }
 
@@ -145,6 +160,7 @@ using namespace emulation;
 
 EMULATED long emulation_graph_launches() { return graph_launches; }
 EMULATED long emulation_waits() { return waits; }
+EMULATED long emulation_early_frees() { return early_frees; }
 EMULATED long emulation_captured_kernels() { return captured_kernels; }
 EMULATED long emulation_unloaded_kernels() { return unloaded_kernels; }
 
@@ -163,8 +179,7 @@ EMULATED cudaError_t CUDARTAPI cudaStreamIsCapturing(cudaStream_t stream,
 EMULATED cudaError_t CUDARTAPI cudaStreamBeginCaptureToGraph(
     cudaStream_t stream, cudaGraph_t graph, const cudaGraphNode_t* after, const cudaGraphEdgeData*,
     std::size_t count, cudaStreamCaptureMode mode) {
-  const bool is_default = stream == nullptr || stream == cudaStreamLegacy;
-  if (is_default || capture_of(stream)) return cudaErrorStreamCaptureUnsupported;
+  if (is_default(stream) || capture_of(stream)) return cudaErrorStreamCaptureUnsupported;
   captures[stream] = {graph, false, mode, {after, after + count}};
   return cudaSuccess;
 }
@@ -250,6 +265,7 @@ EMULATED cudaError_t CUDARTAPI cudaGraphInstantiate(cudaGraphExec_t* executable,
 EMULATED cudaError_t CUDARTAPI cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   if (capture_of(stream)) return cudaErrorStreamCaptureUnsupported;
   ++graph_launches;
+  busy.insert(stream);
   for (const auto& [handle, value] : executable->graph->defaults) conditions[handle] = value;
   return run(*executable->graph);
 }

@@ -33,10 +33,10 @@ bool is_pageable(const void* pointer) {
   return static_cast<const char*>(pointer) >= static_cast<char*>(found->first) + found->second;
 }
 
-// A handle that is not null and not memory.
+// A handle that is not null, not memory, and not a name of the runtime's own streams.
 template <class Handle>
 Handle handle(long number) {
-  return reinterpret_cast<Handle>(number + 1);
+  return reinterpret_cast<Handle>(number + 2);
 }
 
 }  // namespace
@@ -145,6 +145,7 @@ EMULATED cudaError_t CUDARTAPI cudaMallocHost(void** memory, std::size_t bytes) 
   return cudaHostAlloc(memory, bytes, 0);
 }
 EMULATED cudaError_t CUDARTAPI cudaFreeHost(void* memory) {
+  emulation::count_early_free();
   pinned.erase(memory);
   std::free(memory);
   return cudaSuccess;
@@ -172,8 +173,10 @@ EMULATED cudaError_t CUDARTAPI cudaMemcpyAsync(void* to, const void* from, std::
 }
 EMULATED cudaError_t CUDARTAPI cudaMemcpy(void* to, const void* from, std::size_t bytes,
                                           cudaMemcpyKind kind) {
-  const cudaError_t error = emulation::wait_for_device();
-  return error == cudaSuccess ? cudaMemcpyAsync(to, from, bytes, kind, nullptr) : error;
+  cudaError_t error = emulation::wait_for_device();
+  if (error == cudaSuccess) error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+  if (is_pageable(from) && emulation::is_device_memory(to)) emulation::leave_arriving();
+  return error;
 }
 EMULATED cudaError_t CUDARTAPI cudaMemsetAsync(void* to, int value, std::size_t bytes,
                                                cudaStream_t stream) {

@@ -28,6 +28,13 @@ cudaError_t wait_for(cudaStream_t stream);
 cudaError_t wait_for_device();
 cudaError_t may_allocate();
 
+// A copy of pageable memory has returned, whose last bytes are on their way on the default stream: no
+// kernel of another stream may run before the host has waited for that one.
+void leave_arriving();
+
+// Memory goes of which CUDA does not say that it is waited for what uses it.
+void count_early_free();
+
 // The condition that cudaGraphSetConditional sets.
 void set_condition(cudaGraphConditionalHandle handle, unsigned value);
 

@@ -106,6 +106,40 @@ def test_normalized_rows_and_gates(dtype: str) -> None:
         assert_close(found, expected[name].astype(found.dtype), name)
 
 
+ONE_COLUMN = """program score() {
+  input @x: bf16[1, 3, 48]
+  weight @g: bf16[48]
+  weight @w: bf16[48, 1; 1 0]
+  weight @v: bf16[48, 2; 1 0]
+  output @y: bf16[1, 3, 1]
+  output @z: bf16[1, 3, 1]
+  state main {
+    @y: bf16[1, 3, 1] = fused @x, @g, @w {kernel = "linear"} do
+      %.0: bf16[1, 3, 48] = rms_norm @x, @g {epsilon = 0.01}
+      %.1: bf16[1, 3, 1] = matmul %.0, @w
+    end
+    @z: bf16[1, 3, 1] = fused @x, @v {kernel = "linear"} do
+      %.0: bf16[1, 3, 2] = matmul @x, @v
+      %.1: bf16[1, 3, 1] = slice %.0 {starts = [0, 0, 0]}
+      %.2: bf16[1, 3, 1] = slice %.0 {starts = [0, 0, 1]}
+      %.3: bf16[1, 3, 1] = silu %.1
+      %.4: bf16[1, 3, 1] = mul %.2, %.3
+    end
+  }
+}"""
+
+
+@emulated
+def test_a_score_of_normalized_rows_and_a_gate_of_one_column() -> None:
+    model = emulated_model(ONE_COLUMN)
+    shapes = {"x": (1, 3, 48), "g": (48,), "w": (48, 1), "v": (48, 2)}
+    given = {n: values(s, "bf16", i) for i, (n, s) in enumerate(shapes.items())}
+    model.program = replace(model.program, data={n: given[n] for n in "gwv"})
+    expected = interpret(model.program, {"x": given["x"]}, precision=np.dtype(np.float64))
+    for name, found in model.run({"x": given["x"]}).items():
+        assert_close(found, expected[name].astype(found.dtype), name)
+
+
 def test_the_record_tells_of_normalized_rows_and_gates() -> None:
     found = records(COLUMNS.format(T="bf16"), expansion="cublaslt")
     assert "rows of A are normalized; epilogue add; cublaslt has no such kernel" in found

@@ -67,8 +67,9 @@ static int open_device(Device *device) {
   return MODEL(OK);
 }
 
+// Waits for what was enqueued: on a stream of the caller too, which it may have ended by now.
 static void close_device(Device *device) {
-  if (device->own) cudaStreamSynchronize(device->own);
+  if (device->pending) cudaDeviceSynchronize();
   forget_graphs(&device->graphs);
   dfc::cuda::close_loops(&device->loops);
   if (device->staging) cudaFree(device->staging);
@@ -104,11 +105,17 @@ static int set_memory(char *to, const char *from, int64_t bytes) {
   return code == cudaSuccess ? MODEL(OK) : fail_gpu(code, "to set the persistent state");
 }
 
+// Returns when the bytes are there. A copy of pageable memory may return while the last of them are
+// on their way, and no stream of ours waits for the default one, on which they are.
+static cudaError_t copy_now(void *to, const void *from, int64_t bytes) {
+  const cudaError_t code = cudaMemcpy(to, from, size_t(bytes), cudaMemcpyDefault);
+  return code == cudaSuccess ? cudaStreamSynchronize(cudaStreamLegacy) : code;
+}
+
 // Uploads the weights; the mapping of their file is not needed afterwards.
 static char *take_weights(char *mapped, int64_t bytes) {
   char *base = allocate(bytes);
-  const cudaError_t code =
-      base ? cudaMemcpy(base, mapped, size_t(bytes), cudaMemcpyHostToDevice) : cudaSuccess;
+  const cudaError_t code = base ? copy_now(base, mapped, bytes) : cudaSuccess;
   munmap(mapped, size_t(bytes));
   if (!base) {
     no_memory("the weights need", bytes);
@@ -215,7 +222,7 @@ static int finish(Device *device, int64_t *bad_index) {
 static int give_times(const Device &device, void *output) {
   double seconds[kMeasured + 1] = {};
   cudaError_t code = device.profile.read(seconds, kMeasured);
-  if (code == cudaSuccess) code = cudaMemcpy(output, seconds, sizeof seconds, cudaMemcpyDefault);
+  if (code == cudaSuccess) code = copy_now(output, seconds, sizeof seconds);
   return code == cudaSuccess ? MODEL(OK) : fail_gpu(code, "to say how long operators took");
 }
 

@@ -29,6 +29,10 @@ int MODEL(set_stream)(Model *model, void *stream) {
   if (!model) return fail_null();
   const Busy busy(model);
   if (!busy.mine) return fail_busy();
+  if (cudaStream_t(stream) == cudaStreamPerThread)
+    return fail(MODEL(BAD_ARGUMENT),
+                "cudaStreamPerThread is another stream in each thread; expected one that was created, "
+                "or cudaStreamLegacy");
   const OnDevice here;
   const int status = model->device.pending ? synchronize(model) : MODEL(OK);
   model->device.given = cudaStream_t(stream);
@@ -62,7 +66,6 @@ void MODEL(device_free)(void *memory) {
 
 int MODEL(device_copy)(void *to, const void *from, int64_t bytes) {
   const OnDevice here;
-  cudaError_t code = cudaMemcpy(to, from, size_t(bytes), cudaMemcpyDefault);
-  if (code == cudaSuccess) code = cudaStreamSynchronize(cudaStreamLegacy);
+  const cudaError_t code = copy_now(to, from, bytes);
   return code == cudaSuccess ? MODEL(OK) : fail_gpu(code, "to copy a tensor");
 }

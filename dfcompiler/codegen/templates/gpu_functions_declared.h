@@ -8,8 +8,9 @@ int @NAME@_last_status(void);
 /* Keeps calls as CUDA graphs from their second time on, for equal sizes and pointers; 0 ends it. */
 int @NAME@_set_graphs(@NAME@_model *model, int32_t wanted);
 
-/* Later runs go to this CUDA stream; NULL: one of the instance's own. A run on a given stream whose
- * tensors all lie on the GPU is not waited for: its failures are those of @NAME@_synchronize. */
+/* Later runs go to this CUDA stream; NULL: one of the instance's own. Not cudaStreamPerThread, which
+ * is another stream in each thread. A run on a given stream whose tensors all lie on the GPU is not
+ * waited for: its failures are those of @NAME@_synchronize. */
 int @NAME@_set_stream(@NAME@_model *model, void *stream);
 
 /* The CUDA stream that runs go to. */

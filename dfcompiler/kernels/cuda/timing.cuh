@@ -14,6 +14,7 @@
 #include "gemm.h"
 #include "launch.h"
 #include "storage.h"
+#include "workspace.h"
 
 namespace dfc::cuda {
 
@@ -65,7 +66,10 @@ inline cudaError_t release_product() {
   if (p.block != nullptr) keep(cudaFree(p.block));
   if (p.start != nullptr) keep(cudaEventDestroy(p.start));
   if (p.end != nullptr) keep(cudaEventDestroy(p.end));
-  if (p.stream != nullptr) keep(cudaStreamDestroy(p.stream));
+  if (p.stream != nullptr) {
+    keep(release_workspace(p.stream));
+    keep(cudaStreamDestroy(p.stream));
+  }
   p = TimedProduct{};
   return first;
 }

@@ -114,7 +114,7 @@ def is_vector_plan(problem: Problem, plan: Plan, chunk: int) -> bool:
 def takes_columns(problem: Problem, chunk: int) -> bool:
     """Whether the matrix-vector kernel of whole columns serves a product, at any address of A."""
     b, rows = problem.strides["_b"], problem.rows
-    along_depth = b[-2] == 1 and problem.strides["_a"][-1] == 1 and problem.columns != 1
+    along_depth = b[-2] == 1 and problem.strides["_a"][-1] == 1
     whole = all(is_multiple(value, chunk) for value in (problem.depth, *b[:-2], b[-1]))
     return along_depth and whole and is_static(rows) and int(rows) <= VECTOR_ROWS
 
