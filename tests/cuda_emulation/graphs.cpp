@@ -46,8 +46,7 @@ std::map<cudaGraphConditionalHandle, unsigned> conditions;
 std::set<const void*> loaded;
 cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
 cudaGraphConditionalHandle handles = 0;
-long waits = 0, graph_launches = 0, captured_kernels = 0, unloaded_kernels = 0, early_frees = 0;
-std::set<cudaStream_t> busy;  // not waited for since something was enqueued there
+long waits = 0, graph_launches = 0, captured_kernels = 0, unloaded_kernels = 0;
 bool is_arriving = false;
 
 Capture* capture_of(cudaStream_t stream) {
@@ -115,7 +114,6 @@ cudaError_t enqueue(cudaStream_t stream, Kind kind, Work work) {
   Capture* capture = capture_of(stream);
   if (!capture) {
     if (kind.kernel) loaded.insert(kind.kernel);
-    busy.insert(stream);
     if (!kind.kernel || !is_arriving || is_default(stream)) return work();
     set_message("a kernel runs while a copy of pageable memory is on its way on the default stream");
     return cudaErrorLaunchFailure;
@@ -132,7 +130,6 @@ cudaError_t enqueue(cudaStream_t stream, Kind kind, Work work) {
 
 cudaError_t wait_for(cudaStream_t stream) {
   ++waits;
-  busy.erase(stream);
   if (is_default(stream)) is_arriving = false;
   Capture* capture = capture_of(stream);
   if (capture) capture->error = cudaErrorStreamCaptureUnsupported;
@@ -141,7 +138,6 @@ cudaError_t wait_for(cudaStream_t stream) {
 
 cudaError_t wait_for_device() {
   ++waits;
-  busy.clear();
   is_arriving = false;
   return refuse(true);
 }
@@ -149,8 +145,6 @@ cudaError_t wait_for_device() {
 cudaError_t may_allocate() { return refuse(false); }
 
 void leave_arriving() { is_arriving = true; }
-
-void count_early_free() { early_frees += !busy.empty(); }
 
 void set_condition(cudaGraphConditionalHandle handle, unsigned value) { conditions[handle] = value; }
 
@@ -160,7 +154,6 @@ using namespace emulation;
 
 EMULATED long emulation_graph_launches() { return graph_launches; }
 EMULATED long emulation_waits() { return waits; }
-EMULATED long emulation_early_frees() { return early_frees; }
 EMULATED long emulation_captured_kernels() { return captured_kernels; }
 EMULATED long emulation_unloaded_kernels() { return unloaded_kernels; }
 
@@ -265,7 +258,6 @@ EMULATED cudaError_t CUDARTAPI cudaGraphInstantiate(cudaGraphExec_t* executable,
 EMULATED cudaError_t CUDARTAPI cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   if (capture_of(stream)) return cudaErrorStreamCaptureUnsupported;
   ++graph_launches;
-  busy.insert(stream);
   for (const auto& [handle, value] : executable->graph->defaults) conditions[handle] = value;
   return run(*executable->graph);
 }

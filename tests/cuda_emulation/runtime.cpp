@@ -145,7 +145,6 @@ EMULATED cudaError_t CUDARTAPI cudaMallocHost(void** memory, std::size_t bytes) 
   return cudaHostAlloc(memory, bytes, 0);
 }
 EMULATED cudaError_t CUDARTAPI cudaFreeHost(void* memory) {
-  emulation::count_early_free();
   pinned.erase(memory);
   std::free(memory);
   return cudaSuccess;

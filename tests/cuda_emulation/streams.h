@@ -32,9 +32,6 @@ cudaError_t may_allocate();
 // kernel of another stream may run before the host has waited for that one.
 void leave_arriving();
 
-// Memory goes of which CUDA does not say that it is waited for what uses it.
-void count_early_free();
-
 // The condition that cudaGraphSetConditional sets.
 void set_condition(cudaGraphConditionalHandle handle, unsigned value);
 

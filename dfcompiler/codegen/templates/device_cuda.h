@@ -67,9 +67,8 @@ static int open_device(Device *device) {
   return MODEL(OK);
 }
 
-// Waits for what was enqueued: on a stream of the caller too, which it may have ended by now.
 static void close_device(Device *device) {
-  if (device->pending) cudaDeviceSynchronize();
+  if (device->own) cudaStreamSynchronize(device->own);
   forget_graphs(&device->graphs);
   dfc::cuda::close_loops(&device->loops);
   if (device->staging) cudaFree(device->staging);

@@ -168,10 +168,10 @@ const char *MODEL(last_error)(void) { return error_text; }
 void MODEL(destroy)(Model *model) {
   if (!model) return;
   const OnDevice here;
-  close_device(&model->device);
   if (model->program) stop_program(model->program);
   give_back(model->persist);
   give_back(model->arena);
+  close_device(&model->device);
   release(model->weights);
   delete model;
 }

@@ -18,127 +18,23 @@
 // Bytes: 2 · keys · d · kv_heads of k and v once. Multiply-adds: 2 · ROWS for each element of k and
 // v, 8 flops a byte with ROWS = 8 in 16 bits; 4.8 TB/s then ask for 38 of an H200's 67 TFLOP/s.
 // In flight: 128 threads with 2 · AHEAD loads of 16 bytes, 16 KB a block with AHEAD = 4.
-// As compiled: 201 registers a thread for 4 rows of 64 elements in bf16, 166 to 254 for 8 rows, none
+// As compiled: 208 registers a thread for 4 rows of 64 elements in bf16, up to 254 for 8 rows, none
 // spilled.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <cstdint>
-
 #include "attention_rows.cuh"
 #include "attention_step.h"
-#include "gemm_vector_depth.cuh"
-#include "last_block.cuh"
+#include "attention_step_parts.cuh"
+#include "attention_step_rows.cuh"
 #include "launch.h"
 #include "workspace.h"
 
 namespace dfc::cuda {
 namespace step {
 
-using flash::HIDDEN;
 using flash::LOG2_E;
-using flash::Total;
 
-inline constexpr int THREADS = 128, WARPS = THREADS / 32;
-
-// Parts of the keys of a head, one for each block.
-//
-// Attributes:
-//   partial: [parts, batch · kv_heads, ROWS, WIDTH + 2] floats: Σ w·v, peak, Σ w.
-//   done: for each key head, how many of its blocks have ended; zero between kernels.
-struct Parts {
-  int count;
-  float* partial;
-  unsigned* done;
-};
-
-// How the threads of a block share keys of WIDTH elements.
-template <class T, int WIDTH, int ROWS>
-struct Shape {
-  static constexpr int OWN = 16 / sizeof(T), LANES = WIDTH / OWN, GROUPS = 32 / LANES;
-  static constexpr int AHEAD = ROWS > 4 ? 2 : 4, STRIDE = WARPS * GROUPS, TILE = AHEAD * STRIDE;
-  static constexpr int PITCH = WIDTH + 2;
-  static_assert(WIDTH % OWN == 0 && LANES >= 2 && LANES <= 32 && 32 % LANES == 0);
-};
-
-// This lane's 16 bytes of a row as floats.
-template <class T, int OWN>
-__device__ inline void widen(float (&to)[OWN], const uint4& chunk) {
-#pragma unroll
-  for (int i = 0; i < OWN; ++i) to[i] = element_of<T>(chunk, i);
-}
-
-// The same of the row rotated by its angles; `lane` counts the lanes of a row.
-template <class S, Rotation rotation, class T>
-__device__ inline void load_rotated(float (&to)[S::OWN], const T* row, const T* cos, const T* sin,
-                                    int lane) {
-  widen<T>(to, load_chunk(row + lane * S::OWN));
-  if constexpr (rotation == Rotation::halves) {
-    constexpr int HALF = S::LANES / 2;
-    const int angle = lane % HALF * S::OWN, partner = (lane + HALF) % S::LANES * S::OWN;
-    float other[S::OWN], c[S::OWN], s[S::OWN];
-    widen<T>(other, load_chunk(row + partner));
-    widen<T>(c, load_chunk(cos + angle));
-    widen<T>(s, load_chunk(sin + angle));
-    const float sign = lane < HALF ? -1.0f : 1.0f;
-#pragma unroll
-    for (int i = 0; i < S::OWN; ++i) to[i] = to[i] * c[i] + sign * other[i] * s[i];
-  }
-  if constexpr (rotation == Rotation::interleaved) {
-#pragma unroll
-    for (int i = 0; i < S::OWN; i += 2) {
-      const int angle = (lane * S::OWN + i) / 2;
-      const float c = to_float(cos[angle]), s = to_float(sin[angle]), first = to[i];
-      to[i] = first * c - to[i + 1] * s;
-      to[i + 1] = to[i + 1] * c + first * s;
-    }
-  }
-}
-
-// What some keys give a row: relative to the greatest score, the sum of weights and of w·v.
-template <int OWN>
-struct Share {
-  Total total;
-  float output[OWN] = {};
-
-  // Takes what other keys gave in: on both sides of an exchange the result is the same.
-  __device__ void join(float peak, float sum, const float (&other)[OWN]) {
-    const float next = fmaxf(total.peak, peak), shift = next == HIDDEN ? 0.0f : next;
-    const float mine = exp2_approximate(total.peak - shift), theirs = exp2_approximate(peak - shift);
-    total.peak = next;
-    total.sum = total.sum * mine + sum * theirs;
-#pragma unroll
-    for (int i = 0; i < OWN; ++i) output[i] = output[i] * mine + other[i] * theirs;
-  }
-};
-
-// One element of a row from `count` parts, `stride` floats apart; 8 of them are asked for at once.
-// Returns o; `peak` and `sum` are those of all parts.
-template <class Read>
-__device__ inline float joined(const float* part, long stride, int count, int width, int d,
-                               float& peak, float& sum, const Read& read) {
-  constexpr int BATCH = 8;
-  Share<1> all;
-  for (int first = 0; first < count; first += BATCH) {
-    float peaks[BATCH], sums[BATCH], values[BATCH][1];
-#pragma unroll
-    for (int i = 0; i < BATCH; ++i) {
-      const bool there = first + i < count;
-      const float* from = part + (there ? first + i : 0) * stride;
-      peaks[i] = there ? read(from + width) : HIDDEN;
-      sums[i] = there ? read(from + width + 1) : 0.0f;
-      values[i][0] = there ? read(from + d) : 0.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < BATCH; ++i) all.join(peaks[i], sums[i], values[i]);
-  }
-  peak = all.total.peak;
-  sum = all.total.sum;
-  return all.output[0];
-}
-
+// The keys of a block, and what they give each row.
 template <class T, int WIDTH, int ROWS, Rotation rotation, bool CAUSAL>
 class Step {
   using S = Shape<T, WIDTH, ROWS>;
@@ -148,11 +44,7 @@ class Step {
   __device__ Step(const AttentionStep<T>& p, const Parts& parts)
       : p_(p),
         parts_(parts),
-        index_(blockIdx.x),
-        batch_(index_ / int(p.kv_heads)),
-        head_(index_ % int(p.kv_heads)),
-        group_(int(p.heads / p.kv_heads)),
-        rows_(group_ * int(p.queries)),
+        head_(p, blockIdx.x),
         keys_(int(p.past + p.fresh)),
         lane_(threadIdx.x % S::LANES) {}
 
@@ -172,22 +64,11 @@ class Step {
       ask(k, v, key + S::TILE, last);
       add_keys(q, old_k, old_v, key, last);
     }
-    join_groups();
-    store();
+    join_groups<S>(shares_);
+    store<S>(head_, parts_, shares_);
   }
 
  private:
-  template <class Pointer>
-  __device__ Pointer row_of(Pointer data, const long (&strides)[3], int head, int row) const {
-    return data + batch_ * strides[0] + head * strides[1] + row * strides[2];
-  }
-  __device__ const T* cos_of(int row) const {
-    return p_.cos + batch_ * p_.cos_strides[0] + row * p_.cos_strides[1];
-  }
-  __device__ const T* sin_of(int row) const {
-    return p_.sin + batch_ * p_.sin_strides[0] + row * p_.sin_strides[1];
-  }
-
   // Starts the loads of AHEAD keys from `key` on, STRIDE apart, in front of `last`: of the cache
   // and of new values. New keys are rotated when they are needed.
   __device__ void ask(uint4 (&k)[AHEAD], uint4 (&v)[AHEAD], int key, int last) const {
@@ -197,9 +78,8 @@ class Step {
       const int at = key + u * S::STRIDE;
       k[u] = v[u] = uint4{};
       if (at >= last) continue;
-      if (at < past) k[u] = load_chunk(row_of(p_.k, p_.k_strides, head_, at) + lane_ * OWN);
-      const T* values = at < past ? row_of(p_.v, p_.v_strides, head_, at)
-                                  : row_of(p_.new_v, p_.new_v_strides, head_, at - past);
+      if (at < past) k[u] = load_chunk(head_.k(at) + lane_ * OWN);
+      const T* values = at < past ? head_.v(at) : head_.new_v(at - past);
       v[u] = load_chunk(values + lane_ * OWN);
     }
   }
@@ -208,9 +88,8 @@ class Step {
   __device__ void load_queries(float (&q)[ROWS][OWN]) const {
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
-      const int row = min(r, rows_ - 1), query = row / group_;
-      const T* from = row_of(p_.q, p_.q_strides, head_ * group_ + row % group_, query);
-      load_rotated<S, rotation>(q[r], from, cos_of(query), sin_of(query), lane_);
+      const int row = min(r, head_.rows - 1), query = head_.query(row);
+      load_rotated<S, rotation>(q[r], head_.q(row), head_.cos(query), head_.sin(query), lane_);
 #pragma unroll
       for (int i = 0; i < OWN; ++i) q[r][i] *= p_.scale * LOG2_E;
     }
@@ -218,7 +97,7 @@ class Step {
 
   // Keys in front of which a row may look.
   __device__ int reach(int r) const {
-    const int query = min(r, rows_ - 1) / group_;
+    const int query = head_.query(min(r, head_.rows - 1));
     return CAUSAL ? keys_ - int(p_.queries) + query + 1 : keys_;
   }
 
@@ -231,8 +110,8 @@ class Step {
       float wide[OWN];
       widen<T>(wide, k[u]);
       if (fresh >= 0 && at < last)
-        load_rotated<S, rotation>(wide, row_of(p_.new_k, p_.new_k_strides, head_, fresh),
-                                  cos_of(fresh), sin_of(fresh), lane_);
+        load_rotated<S, rotation>(wide, head_.new_k(fresh), head_.cos(fresh), head_.sin(fresh),
+                                  lane_);
 #pragma unroll
       for (int r = 0; r < ROWS; ++r) {
         float dot = 0.0f;
@@ -271,83 +150,10 @@ class Step {
     }
   }
 
-  __device__ void join_groups() {
-#pragma unroll
-    for (int bits = S::LANES; bits < 32; bits *= 2) {
-#pragma unroll
-      for (int r = 0; r < ROWS; ++r) {
-        Share<OWN>& mine = shares_[r];
-        const float peak = __shfl_xor_sync(0xffffffffu, mine.total.peak, bits);
-        const float sum = __shfl_xor_sync(0xffffffffu, mine.total.sum, bits);
-        float other[OWN];
-#pragma unroll
-        for (int i = 0; i < OWN; ++i)
-          other[i] = __shfl_xor_sync(0xffffffffu, mine.output[i], bits);
-        mine.join(peak, sum, other);
-      }
-    }
-  }
-
-  __device__ void store() const {
-    __shared__ float shared[WARPS][ROWS][S::PITCH];
-    const int warp = threadIdx.x / 32;
-    if (int(threadIdx.x) % 32 < S::LANES) {
-#pragma unroll
-      for (int r = 0; r < ROWS; ++r) {
-        float* to = shared[warp][r];
-#pragma unroll
-        for (int i = 0; i < OWN; ++i) to[lane_ * OWN + i] = shares_[r].output[i];
-        if (lane_ == 0) to[WIDTH] = shares_[r].total.peak, to[WIDTH + 1] = shares_[r].total.sum;
-      }
-    }
-    __syncthreads();
-    const auto here = [](const float* from) { return *from; };
-    if (parts_.count == 1) {
-      each_element(&shared[0][0][0], ROWS * S::PITCH, WARPS, here,
-                   [&](int row, int d, float value, float, float sum) {
-                     put(row, d, sum == 0.0f ? 0.0f : value / sum);
-                   });
-      return;
-    }
-    const long heads = p_.batch * p_.kv_heads, apart = heads * ROWS * S::PITCH;
-    float* own = parts_.partial + long(index_) * ROWS * S::PITCH;
-    float* part = own + blockIdx.y * apart;
-    each_element(&shared[0][0][0], ROWS * S::PITCH, WARPS, here,
-                 [&](int row, int d, float value, float peak, float sum) {
-                   part[row * S::PITCH + d] = value;
-                   if (d == 0) {
-                     part[row * S::PITCH + WIDTH] = peak;
-                     part[row * S::PITCH + WIDTH + 1] = sum;
-                   }
-                 });
-    if (!is_last_block(parts_.done + index_, parts_.count)) return;
-    each_element(own, apart, parts_.count, [](const float* from) { return __ldcg(from); },
-                 [&](int row, int d, float value, float, float sum) {
-                   put(row, d, sum == 0.0f ? 0.0f : value / sum);
-                 });
-  }
-
-  // visit(row, element, Σ w·v, peak, Σ w) for the rows from `count` parts.
-  template <class Read, class Visit>
-  __device__ void each_element(const float* parts, long apart, int count, const Read& read,
-                               const Visit& visit) const {
-    for (int i = threadIdx.x; i < rows_ * WIDTH; i += THREADS) {
-      const int row = i / WIDTH, d = i % WIDTH;
-      float peak, sum;
-      const float value =
-          joined(parts + row * S::PITCH, apart, count, WIDTH, d, peak, sum, read);
-      visit(row, d, value, peak, sum);
-    }
-  }
-
-  __device__ void put(int row, int d, float value) const {
-    T* to = row_of(p_.o, p_.o_strides, head_ * group_ + row % group_, row / group_);
-    to[d] = from_float<T>(value);
-  }
-
   const AttentionStep<T>& p_;
   const Parts& parts_;
-  const int index_, batch_, head_, group_, rows_, keys_, lane_;
+  const KeyHead<T> head_;
+  const int keys_, lane_;
   Share<OWN> shares_[ROWS];
 };
 
