@@ -8,8 +8,10 @@ large ONNX files out, and the other machine makes them before ``run``:
 
     python -m benchmarks.gpu weights FOLDER     needs what `on_gpu.weights` names
 
-Every contestant is checked against torch in float64 first, on fresh inputs and poisoned outputs;
-ours count only if their error is at most 1.5 times that of torch in the same precision. Then ours
+First come checks, which are not timed: every kernel, in modules of many outputs, and a generation;
+``--case`` names them, too. Everything is checked against torch in float64, on fresh inputs and
+poisoned outputs; ours count only if their error is at most 1.5 times that of torch in the same
+precision. Then, case by case, those that are right are timed: ours
 (with each expansion of the case), torch eager, torch.compile (max-autotune), and, where they are
 installed, ONNX Runtime and JAX take turns, without and with CUDA graphs. What fails, hangs or
 crashes is a sentence in the result, and the others go on.
@@ -28,9 +30,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.on_gpu.cases import CASES, Case
-from benchmarks.on_gpu.measure import measure_cases
+from benchmarks.on_gpu.cases import Case
+from benchmarks.on_gpu.order import CASES
 from benchmarks.on_gpu.prepare import prepare, prepare_without_weights
+from benchmarks.on_gpu.process import measure_cases
 from benchmarks.on_gpu.report import result_of, table
 from benchmarks.on_gpu.supervise import supervise
 from benchmarks.on_gpu.timing import measure_ceilings
@@ -125,7 +128,8 @@ def race(folder: Path, cases: Sequence[Case], budget_s: float) -> None:
             print(f"{case.name} has no weights; 'weights' makes them", file=sys.stderr, flush=True)
     for result in run(folder, [case.name for case in cases], budget_s):
         write(folder, result)
-        print(f"{len(result['rows'])} of {len(cases)} cases", file=sys.stderr, flush=True)
+        done = len(result["checks"]) + len(result["rows"])
+        print(f"{done} of {len(cases)} cases", file=sys.stderr, flush=True)
     print(table(result))
 
 

@@ -1,15 +1,19 @@
-"""What `benchmarks.gpu` times, in the order in which it does."""
+"""What a case of `benchmarks.gpu` is, and makers of those that are timed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.on_gpu.modules import AddNorm, Attention, DecodeStep, EncoderLayer, Gated
+from benchmarks.on_gpu.modules import Attention, DecodeStep, EncoderLayer
+
+if TYPE_CHECKING:
+    from dfcompiler.ir import Program
 
 WEIGHTS = "weights.bin"
 """The file of an artifact that may have stayed behind; see `weights.py`."""
@@ -31,6 +35,7 @@ class Case:
         peers: who takes part besides ours; see `peers.py`.
         apart: axis of the inputs whose indices have nothing to do with each other; the reference is
             computed one index at a time, because all of it in float64 would not fit into memory.
+        passes: the pipeline and its options, where they are not the default ones.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Case:
     expansions: tuple[tuple[str, str], ...] = ()
     peers: tuple[str, ...] = ("eager", "compile")
     apart: int | None = None
+    passes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def artifacts(self) -> dict[str, str]:
@@ -64,6 +70,12 @@ class Case:
         with drawn_in(torch.float64):
             module = self.build()
         return module.to(self.dtype).eval()
+
+    def program(self) -> Program:
+        """The module as the compiler imports it."""
+        from dfcompiler.api import import_model
+
+        return import_model(self.module(), example_inputs=self.example(0))
 
     def example(self, seed: int, device: str = "cpu") -> dict[str, Tensor]:
         """Normally distributed inputs."""
@@ -146,20 +158,3 @@ def memory_bound(name: str, build: Callable[[], nn.Module], *inputs: str) -> Cas
         moved_bytes=2.0 * (len(inputs) + 1) * ROWS * WIDTH,
         peers=("eager", "compile", "onnxruntime"),
     )
-
-
-CASES = (
-    encoder("bert_large_layer", (1, 8, 512, 1024, 16), torch.bfloat16),
-    encoder("bert_large", (24, 8, 512, 1024, 16), torch.bfloat16),
-    encoder("bert_base_1x128", (12, 1, 128, 768, 12), torch.float16),
-    decode(),
-    *(
-        attention(sequence, depth, causal)
-        for sequence in (2048, 4096, 8192, 16384)
-        for depth in (64, 128)
-        for causal in (False, True)
-    ),
-    memory_bound("add_norm", lambda: AddNorm(WIDTH), "x", "residual"),
-    memory_bound("softmax", lambda: nn.Softmax(-1), "input"),
-    memory_bound("gated", Gated, "gate", "up"),
-)

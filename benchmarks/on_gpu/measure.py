@@ -1,25 +1,19 @@
-"""The process of `benchmarks.gpu` that uses the device: checks every contestant, then times them.
-
-It says what it begins, so that the process that waits for it knows who was at work when it hangs
-or ends; see `supervise.py`.
-"""
+"""A timed case of `benchmarks.gpu`: contestants are checked, and those who are right timed."""
 
 from __future__ import annotations
 
 import copy
-import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.on_gpu.cases import CASES, Case
+from benchmarks.on_gpu.cases import Case
 from benchmarks.on_gpu.peers import Contestant, MissingError, Work, ready
 from benchmarks.on_gpu.timing import take_turns
 
@@ -27,7 +21,6 @@ OURS_AT_MOST, PEERS_AT_MOST = 1.5, 10.0
 """Greatest error, over that of torch in the same precision. Ours beyond it is wrong; a peer beyond
 it has not computed the same."""
 Found = TypeVar("Found")
-Failures = Mapping[str, str]
 
 
 class WrongError(Exception):
@@ -67,37 +60,6 @@ class Attempts:
     def _out(self, name: str, why: str) -> None:
         self.failures[name] = why
         self.fail(name, why)
-
-
-def measure_cases(
-    sender: Connection, names: Sequence[str], failed: Mapping[str, Failures], folder: Path
-) -> None:
-    """Sends the rows of some cases: the process that `supervise.py` starts.
-
-    Args:
-        sender: where messages go.
-        names: of the cases.
-        failed: by case, who is out already and why.
-        folder: where artifacts lie.
-    """
-    cases = {case.name: case for case in CASES}
-    with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
-        for name in names:
-            begin = partial(_send, sender, "begin", name)
-            begin("start")
-            attempts = Attempts(
-                begin,
-                partial(_send, sender, "fail", name),
-                torch.cuda.synchronize,
-                dict(failed.get(name, {})),
-            )
-            sender.send(("row", name, measure(cases[name], folder, attempts)))
-            gc.collect()
-            torch.cuda.empty_cache()
-
-
-def _send(sender: Connection, kind: str, case: str, *rest: str) -> None:
-    sender.send((kind, case, *rest))
 
 
 def measure(case: Case, folder: Path, attempts: Attempts) -> dict[str, Any]:
@@ -183,8 +145,9 @@ def judged(
 
 def error(found: Tensor, exact: Tensor) -> float:
     """Relative Frobenius error; infinite where anything is not a number."""
-    difference = torch.linalg.vector_norm(found.double() - exact)
-    relative = float(difference / torch.linalg.vector_norm(exact))
+    wide = exact.double()
+    difference = torch.linalg.vector_norm(found.double() - wide)
+    relative = float(difference / torch.linalg.vector_norm(wide))
     return relative if relative == relative else float("inf")
 
 

@@ -61,17 +61,26 @@ class Contestant:
     with_graph: Callable[[], Contestant] | None = None
 
 
-def ours(name: str, work: Work) -> Contestant:
-    """An artifact of the compiler."""
+def opened(path: Path) -> Any:
+    """The model of an artifact, on torch's stream.
+
+    Raises:
+        MissingError: if it, or its weights, are not there.
+    """
     from dfcompiler.runtime import load
 
-    path = work.folder / work.case.artifacts[name]
     if not path.is_dir():
         raise MissingError(f"there is no {path.name}; 'prepare' makes it")
     if not (path / WEIGHTS).is_file():
         raise MissingError(f"{path.name} has no {WEIGHTS}; 'weights' makes it")
     model: Any = load(path)
     model.use_stream(torch.cuda.current_stream().cuda_stream)
+    return model
+
+
+def ours(name: str, work: Work) -> Contestant:
+    """An artifact of the compiler."""
+    model = opened(work.folder / work.case.artifacts[name])
     (output,) = model.run(work.inputs)
     target = work.poisoned()
 

@@ -41,18 +41,14 @@ def compile_artifacts(case: Case, folder: Path, target: str) -> None:
     import dfcompiler as dfc
 
     default, *others = case.artifacts.values()
-    with torch.no_grad():
-        if _is_wanted(folder / default):
-            dfc.compile(case.module(), folder / default, target, example_inputs=case.example(0))
-        for name, (kind, expansion) in zip(others, case.expansions, strict=True):
-            if _is_wanted(folder / name):
-                dfc.compile(
-                    case.module(),
-                    folder / name,
-                    target,
-                    example_inputs=case.example(0),
-                    expansions={kind: expansion},
-                )
+    wanted = {default: None} | {
+        name: {kind: expansion}
+        for name, (kind, expansion) in zip(others, case.expansions, strict=True)
+    }
+    for name, expansions in wanted.items():
+        if _is_wanted(folder / name):
+            program = case.program()
+            dfc.compile(program, folder / name, target, expansions=expansions, **case.passes)
 
 
 def weights_bytes(case: Case) -> int:

@@ -6,12 +6,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.on_gpu.checks import PREFIX
 from benchmarks.on_gpu.goals import outcomes
+from benchmarks.on_gpu.markdown import NOTHING, markdown
+from benchmarks.on_gpu.report_checks import checks_table
 
 PLAIN = ("eager", "compile", "flash", "cudnn", "onnxruntime", "jax")
 PEERS = (*PLAIN, "eager_graph", "compile_graph")
 """Columns of the table; with graphs against ours with graphs."""
-NOTHING = "–"
 
 
 def result_of(
@@ -28,11 +30,13 @@ def result_of(
     """
     kinds = {kind for found in ceilings.values() for kind in found}
     greatest = {kind: max(found.get(kind, 0.0) for found in ceilings.values()) for kind in kinds}
-    done = [with_ratios(row, greatest) for row in rows]
+    timed = [row for row in rows if not row["case"].startswith(PREFIX)]
+    done = [with_ratios(row, greatest) for row in timed]
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "machine": dict(machine),
         "ceilings": {when: dict(found) for when, found in ceilings.items()},
+        "checks": [dict(row) for row in rows if row not in timed],
         "must_show": outcomes(done),
         "rows": done,
     }
@@ -90,15 +94,16 @@ def table(result: Mapping[str, Any]) -> str:
         f"{machine['gpu']}, driver {machine['driver']}, CUDA {machine['cuda']}, torch "
         f"{machine['torch']}. {_ceilings(result['ceilings'])}",
         "",
+        *checks_table(result["checks"]),
         "Ratios: their time over ours, with graphs over ours with graphs; JAX is timed by a clock.",
         "",
-        *_markdown(header, [line for row in rows for line in _lines(row)]),
+        *markdown(header, [line for row in rows for line in _lines(row)]),
         "",
         "## What must be shown",
         "",
-        *_markdown(("case", "what", "needed", "found", "reached"), _must_show(result["must_show"])),
+        *markdown(("case", "what", "needed", "found", "reached"), _must_show(result["must_show"])),
     ]
-    left_out = _left_out(rows)
+    left_out = _left_out([*result["checks"], *rows])
     if left_out:
         lines += ["", "## Not measured", "", *left_out]
     return "\n".join(lines) + "\n"
@@ -169,17 +174,4 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(cases) > 3
         else f"* {who}: {why} ({', '.join(cases)})"
         for (who, why), cases in reasons.items()
-    ]
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table; short rows are filled up."""
-    width = len(header)
-    filled = [
-        [*(cell.replace("|", "/") for cell in row), *[""] * (width - len(row))] for row in rows
-    ]
-    return [
-        f"| {' | '.join(header)} |",
-        f"|{' --- |' * width}",
-        *(f"| {' | '.join(row)} |" for row in filled),
     ]

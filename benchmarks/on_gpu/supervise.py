@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
 from typing import Any
 
-STEP_S = 180.0
-"""How long one contestant may be silent; torch.compile tunes for minutes."""
+STEP_S, OURS_S = 180.0, 30.0
+"""How long one contestant may be silent. torch.compile tunes for minutes; an artifact does not, and
+one that hangs has to leave time for the others."""
 Task = Callable[..., None]
 """Called in the process with a connection, names of cases, and by case who is out and why. It sends
 ``("begin", case, who)``, ``("fail", case, who, why)`` and ``("row", case, row)``."""
@@ -41,7 +42,8 @@ def supervise(
         case, who = left[0], "start"
         with _Process(task, (tuple(left), known, *arguments)) as process:
             while left:
-                message = process.next(min(step_s, deadline - time.monotonic()))
+                silence_s = min(step_s, OURS_S) if who.startswith("ours") else step_s
+                message = process.next(min(silence_s, deadline - time.monotonic()))
                 if isinstance(message, str):
                     trouble = message
                     break

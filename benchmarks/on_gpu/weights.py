@@ -73,14 +73,13 @@ def write_shared(case: Case, artifacts: Sequence[Path]) -> None:
     Raises:
         WeightsError: if the table or a byte is not as a manifest says; nothing is written then.
     """
-    from dfcompiler.api import import_model
     from dfcompiler.api.optimizing import rewritten
     from dfcompiler.codegen.weights import weights_table, write_weights
     from dfcompiler.target import parse_target
 
     facts = {path: json.loads((path / "manifest.json").read_text("utf-8")) for path in artifacts}
     target = parse_target(facts[artifacts[0]]["target"]["name"])
-    program = rewritten(import_model(case.module(), example_inputs=case.example(0)), target).program
+    program = rewritten(case.program(), target, **case.passes).program
     table = weights_table(program)
     for path in artifacts:
         _check_table(path, table, facts[path]["weights"])

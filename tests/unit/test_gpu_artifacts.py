@@ -19,7 +19,7 @@ import torch
 import dfcompiler
 from benchmarks.gpu import main
 from benchmarks.on_gpu import prepare as preparing
-from benchmarks.on_gpu.cases import CASES, WEIGHTS, Case, attention, encoder
+from benchmarks.on_gpu.cases import WEIGHTS, Case, attention, encoder
 from benchmarks.on_gpu.measure import error
 from benchmarks.on_gpu.modules import AddNorm, DecodeStep, Gated
 from benchmarks.on_gpu.peers import MissingError, Work, ready
@@ -84,7 +84,7 @@ def test_every_expansion_is_prepared(tmp_path: Path) -> None:
     linear = Case(
         "tiny", torch.bfloat16, lambda: torch.nn.Linear(64, 64), {"input": (64, 64)}, flops=1.0
     )
-    case = replace(linear, expansions=CASES[0].expansions, peers=("eager", "onnxruntime"))
+    case = replace(linear, expansions=SMALL[0].expansions, peers=("eager", "onnxruntime"))
     prepare(tmp_path, "cuda:sm_90", [case])
     found = {
         name: read_manifest(tmp_path / folder).implementations
