@@ -294,11 +294,17 @@ def test_a_case_is_judged_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     attempts = Attempts(lambda name: None, lambda name, why: None, lambda: None)
     row = measuring.measure(case, tmp_path, attempts)
     assert {name: len(times) for name, times in row["rounds"].items()} == dict.fromkeys(
-        ("ours", "ours_cublaslt", "eager"), ROUNDS_OF_A_CASE
+        ("ours", "ours_cutlass", "ours_cublaslt", "eager"), ROUNDS_OF_A_CASE
     )
     assert row["errors"]["ours"] == row["errors"]["torch"] > 0
     assert row["errors"]["ours_graph"] == pytest.approx(2, rel=1e-2)
-    assert set(row["failed"]) == {"ours_wgmma", "jax", "ours_graph", "ours_cublaslt_graph"}
+    assert set(row["failed"]) == {
+        "ours_wgmma",
+        "jax",
+        "ours_graph",
+        "ours_cutlass_graph",
+        "ours_cublaslt_graph",
+    }
     assert row["failed"]["ours_wgmma"].startswith("wrong: its relative error is 1, that of torch")
     assert "| tiny, wgmma | wrong: its relative error is" in table(
         result_of(MACHINE, {"before": CEILINGS}, [row])
