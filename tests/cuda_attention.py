@@ -65,7 +65,7 @@ class Case:
 
     Attributes:
         kernels: made from `attention_source`.
-        widths: that its instances are padded to.
+        padded: widths that its instances are padded to.
     """
 
     kernels: Library
@@ -74,8 +74,26 @@ class Case:
     v: np.ndarray
     mask: np.ndarray | None = None
     causal: bool = False
-    widths: tuple[int, ...] = (32, 64, 128, 160)
+    padded: tuple[int, ...] = (32, 64, 128, 160)
     scale: float = 0.25
+
+    @staticmethod
+    def of(
+        kernels: Library,
+        dtype: str,
+        heads: tuple[int, int],
+        queries: int,
+        keys: int,
+        widths: tuple[int, int],
+        *,
+        batch: int = 1,
+        causal: bool = False,
+        mask: np.ndarray | None = None,
+        padded: tuple[int, ...] = (32, 64, 128, 160),
+    ) -> Case:
+        """An attention of random operands; see `operands`."""
+        q, k, v = operands(dtype, heads, queries, keys, widths, batch)
+        return Case(kernels, q, k, v, mask, causal, padded)
 
     def run(self) -> np.ndarray:
         """The kernel's result."""
@@ -96,7 +114,7 @@ class Case:
         sizes = [*q.shape[:2], k.shape[1], q.shape[2], k.shape[2], q.shape[3], v.shape[3]]
         numbers = self.kernels.copy(np.array([*sizes, *strides, *mask_strides], np.int64))
         most = max(q.shape[3], v.shape[3])
-        width = 64 if q.dtype == np.float64 else next(w for w in self.widths if most <= w)
+        width = 64 if q.dtype == np.float64 else next(w for w in self.padded if most <= w)
         name = f"{q.dtype.name}_{kind}_{width}_{int(self.causal)}"
         arrays = [memory(x) for x in (q, k, v)]
         last = None if mask is None else memory(mask)

@@ -13,6 +13,8 @@ from dfcompiler.codegen.library import KERNELS
 def spills_of(source: Sequence[str], arch: str, folder: Path) -> list[tuple[int, int]]:
     """Bytes of spill stores and loads of each kernel of a unit, compiled without a warning.
 
+    The host's code is the same for all GPUs: it is compiled for the newest alone.
+
     Args:
         source: lines of CUDA C++.
         arch: what to compile for, such as ``90a``.
@@ -20,8 +22,9 @@ def spills_of(source: Sequence[str], arch: str, folder: Path) -> list[tuple[int,
     """
     (folder / "unit.cu").write_text("\n".join(source))
     code = f"-gencode=arch=compute_{arch},code=sm_{arch}"
+    stage = "-c" if arch == "90a" else "-cubin"
     strict = ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra", "-Xptxas=-v"]
-    command = ["nvcc", "-std=c++20", "-O3", code, *strict, f"-I{KERNELS}", "-c", "unit.cu"]
+    command = ["nvcc", "-std=c++20", "-O3", code, *strict, f"-I{KERNELS}", stage, "unit.cu"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     # What ptxas calls so: setmaxnreg ignored (C7508), wgmma made to wait for each other (C7510).

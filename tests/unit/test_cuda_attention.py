@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.cuda_attention import Case, attention_source, normal, operands
+from tests.cuda_attention import Case, attention_source, normal
 from tests.cuda_emulation import Library, build, toolkit
 from tests.nvcc_spills import spills_of
 from tests.tolerances import assert_close
@@ -27,19 +28,9 @@ def kernels() -> Library:
     return build(attention_source("attention", [*INSTANCES, ("float64", "none", 64, True)]))
 
 
-def case(
-    dtype: str,
-    heads: tuple[int, int],
-    queries: int,
-    keys: int,
-    widths: tuple[int, int],
-    *,
-    batch: int = 1,
-    causal: bool = False,
-    mask: np.ndarray | None = None,
-) -> Case:
-    q, k, v = operands(dtype, heads, queries, keys, widths, batch)
-    return Case(kernels(), q, k, v, mask, causal)
+def case(*sizes: Any, **options: Any) -> Case:
+    """Random operands for the kernels; see `Case.of`."""
+    return Case.of(kernels(), *sizes, **options)
 
 
 TILED = ["float32", "bfloat16"]

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from dfcompiler.errors import UnsupportedError
 from dfcompiler.ir import interpret, parse, verify
 from dfcompiler.lowering import lower
 from dfcompiler.target import parse_target
-from tests.cuda_attention import DTYPES, Case, attention_source, operands
+from tests.cuda_attention import DTYPES, Case, attention_source
 from tests.cuda_emulation import Library, build, emulated_model, toolkit
 from tests.nvcc_spills import spills_of
 from tests.tolerances import assert_close
@@ -37,19 +38,9 @@ def kernels() -> Library:
     return build(attention_source("attention_wgmma", INSTANCES))
 
 
-def case(
-    dtype: str,
-    heads: tuple[int, int],
-    queries: int,
-    keys: int,
-    widths: tuple[int, int],
-    *,
-    batch: int = 1,
-    causal: bool = False,
-    mask: np.ndarray | None = None,
-) -> Case:
-    q, k, v = operands(dtype, heads, queries, keys, widths, batch)
-    return Case(kernels(), q, k, v, mask, causal, widths=(64, 128))
+def case(*sizes: Any, **options: Any) -> Case:
+    """Random operands for the kernels; see `Case.of`."""
+    return Case.of(kernels(), *sizes, **options, padded=(64, 128))
 
 
 def check(one: Case) -> None:
