@@ -62,10 +62,9 @@ def product(
 
 
 def products() -> dict[str, Part]:
-    """More than 64 rows, as wgmma, CUTLASS and cuBLASLt have them.
+    """More than 64 rows, as wgmma, CUTLASS and cuBLASLt have them: of small tiles.
 
-    The large ones are several tiles for every block of a GPU with 132 multiprocessors: 288 of
-    128 × 256 and 576 of 128 × 128.
+    The shallow one has two or three tiles of 128 × 128 for every warp group that stays.
     """
     return {
         "tails": product(257, 203, 131),
@@ -86,17 +85,33 @@ def products() -> dict[str, Part]:
         },
         "residual": product(160, 136, 264, bias=True, after=torch.add, residual=True),
         "residual_tails": product(161, 136, 131, bias=True, after=torch.add, residual=True),
-        "gelu_residual": product(
-            160, 136, 264, bias=True, after=lambda y, r: functional.gelu(y) + r, residual=True
-        ),
+        "gelu_residual": product(160, 136, 264, bias=True, after=gelu_and_residual, residual=True),
         "silu_times": product(
             160, 136, 264, after=lambda y, r: functional.silu(y) * r, residual=True
         ),
-        "large": product(4096, 1024, 2304, bias=True),
-        "large_shallow": product(
-            4096, 128, 2304, bias=True, after=lambda y, r: functional.gelu(y) + r, residual=True
-        ),
-        "large_along_n": product(4000, 512, 2304, along="n", after=torch.add, residual=True),
+        "shallow": product(4096, 128, 2304, bias=True, after=functional.gelu),
+    }
+
+
+def gelu_and_residual(y: Tensor, residual: Tensor) -> Tensor:
+    """What follows the products of which there are few here: both kinds at once."""
+    return functional.gelu(y) + residual
+
+
+def large_products() -> dict[str, Part]:
+    """What takes the large tiles: together with small products they would have the small ones.
+
+    Most are several tiles for every block that stays on one of 132 multiprocessors: 288 of
+    128 × 256 where there are 4096 rows.
+    """
+    return {
+        "large": product(4096, 1024, 2304, bias=True, after=gelu_and_residual, residual=True),
+        "large_deep": product(4096, 4096, 1024),
+        "large_along_n": product(4096, 2048, 2304, along="n", after=torch.add, residual=True),
+        "large_tails": product(4100, 1024, 2200, bias=True, after=gelu_and_residual, residual=True),
+        "middle": product(2048, 768, 1024, bias=True, after=gelu_and_residual, residual=True),
+        "middle_split": product(1024, 2048, 768, bias=True, after=functional.gelu),
+        "small": product(512, 512, 1024, bias=True, after=gelu_and_residual, residual=True),
     }
 
 

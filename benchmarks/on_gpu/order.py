@@ -12,7 +12,7 @@ from benchmarks.on_gpu.cases import WIDTH, Case, attention, decode, encoder, mem
 from benchmarks.on_gpu.checked_attention import attention as checked_attention
 from benchmarks.on_gpu.checked_attention import wide_heads
 from benchmarks.on_gpu.checked_maps import maps
-from benchmarks.on_gpu.checked_products import few_rows, products
+from benchmarks.on_gpu.checked_products import few_rows, large_products, products
 from benchmarks.on_gpu.checked_rows import rows
 from benchmarks.on_gpu.checks import Check, check
 from benchmarks.on_gpu.generation import GENERATION
@@ -22,10 +22,12 @@ from benchmarks.on_gpu.modules import AddNorm, Gated
 def checks_of(dtype: torch.dtype) -> tuple[Check, ...]:
     """Every family of kernels in an element type, with what it can take besides the default."""
     is_half = dtype is not torch.float32
-    by_product = ("wgmma", "cutlass", "cublaslt") if is_half else ("tf32", "cublaslt")
+    names = ("wgmma", "cutlass", "cublaslt") if is_half else ("tf32", "cublaslt")
+    by_product = tuple(("matmul", name) for name in names)
     by_attention = (("attention", "wgmma"),) if is_half else ()
     return (
-        check("products", dtype, products(), tuple(("matmul", name) for name in by_product)),
+        check("products", dtype, products(), by_product),
+        check("large_products", dtype, large_products(), by_product),
         check("few_rows", dtype, few_rows() | wide_heads()),
         check("attention", dtype, checked_attention(), by_attention),
         check("rows", dtype, rows()),

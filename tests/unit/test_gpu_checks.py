@@ -15,7 +15,7 @@ from benchmarks.gpu import main
 from benchmarks.on_gpu import generation, judge
 from benchmarks.on_gpu.checked_attention import attention, wide_heads
 from benchmarks.on_gpu.checked_maps import maps
-from benchmarks.on_gpu.checked_products import few_rows, products
+from benchmarks.on_gpu.checked_products import few_rows, large_products, products
 from benchmarks.on_gpu.checked_rows import rows
 from benchmarks.on_gpu.checks import Check, Index, Part, applied, check
 from benchmarks.on_gpu.generation import COUNT, END, GENERATION, greedy
@@ -29,12 +29,16 @@ from tests.tolerances import assert_close
 
 FAMILIES: dict[str, Callable[[], dict[str, Part]]] = {
     "products": products,
+    "large_products": large_products,
     "few_rows": few_rows,
     "attention": lambda: attention() | wide_heads(),
     "rows": rows,
     "maps": maps,
 }
-SLOW = ("large", "causal_64", "causal_128", "full_128", "padding_128", "behind_128", "wide_1")
+SLOW = (
+    *("large_deep", "large_along_n", "large_tails", "shallow", "wide_1"),
+    *("causal_64", "causal_128", "full_128", "padding_128", "behind_128"),
+)
 """Beginnings of the names of parts that differ from others in size alone."""
 TINY = check(
     "tiny",
