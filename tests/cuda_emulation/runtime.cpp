@@ -24,6 +24,12 @@ cudaError_t done(cudaError_t error) {
   return error;
 }
 
+// To wait reports what a kernel did, not what another call was refused.
+cudaError_t waited(cudaError_t error) {
+  const bool faulted = error == cudaSuccess && last == cudaErrorLaunchFailure;
+  return faulted ? last : error;
+}
+
 // Memory that a GPU does not see.
 bool is_pageable(const void* pointer) {
   if (emulation::is_device_memory(pointer)) return false;
@@ -105,8 +111,7 @@ EMULATED cudaError_t CUDARTAPI cudaGetDriverEntryPointByVersion(
   return cudaSuccess;
 }
 EMULATED cudaError_t CUDARTAPI cudaDeviceSynchronize() {
-  const cudaError_t error = emulation::wait_for_device();
-  return error == cudaSuccess ? last : error;
+  return waited(emulation::wait_for_device());
 }
 EMULATED cudaError_t CUDARTAPI cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute,
                                                     int value) {
@@ -199,8 +204,7 @@ EMULATED cudaError_t CUDARTAPI cudaStreamCreate(cudaStream_t* stream) {
 }
 EMULATED cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 EMULATED cudaError_t CUDARTAPI cudaStreamSynchronize(cudaStream_t stream) {
-  const cudaError_t error = emulation::wait_for(stream);
-  return error == cudaSuccess ? last : error;
+  return waited(emulation::wait_for(stream));
 }
 EMULATED cudaError_t CUDARTAPI cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
   return cudaSuccess;
